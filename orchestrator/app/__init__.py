@@ -1,0 +1,1 @@
+"""The command: where everything is wired together."""

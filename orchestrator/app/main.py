@@ -1,0 +1,199 @@
+"""The command: from words to an exit code."""
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import FrameType
+
+from orchestrator.app.plan import describe_plan
+from orchestrator.app.status import describe_status
+from orchestrator.app.train import train
+from orchestrator.app.wiring import code_version, make_program, make_runner, make_tracker, tracking_uri
+from orchestrator.config.compose import to_plain, to_yaml
+from orchestrator.config.entry import run_command, use_words
+from orchestrator.config.schema import RunConfig
+from orchestrator.ensemble.stage import describe as describe_ensemble
+from orchestrator.ensemble.stage import run_ensemble
+from orchestrator.errors import InterruptedSweepError, OrchestratorError
+from orchestrator.files import write_text
+from orchestrator.progress import Progress, log_to, table
+from orchestrator.stages.recipe import StageSequence
+from orchestrator.stages.search import start_configurations
+from orchestrator.stages.sweep import Plan, Sweep, make_plan, open_sweep, retrain_command
+from orchestrator.study.storage import quiet_optuna
+from orchestrator.tracking.base import SWEEP, stage_key
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the command given by ``words`` (default: the process's arguments); returns the exit code."""
+    use_words(words)
+    quiet_optuna()
+    try:
+        return run_command(_dispatch)
+    except OrchestratorError as error:
+        print(f"orchestrator: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("orchestrator: interrupted", file=sys.stderr)
+        return InterruptedSweepError.exit_code
+
+
+def _dispatch(config: RunConfig) -> int:
+    plan = make_plan(config)
+    stages = stages_of(config)
+    if config.stage.name == "status":
+        print(describe_status(plan))
+    elif config.dry_run:
+        print(describe_plan(plan, stages, tracking_uri(config)))
+    elif config.stage.name == "train":
+        print(train(plan))
+    else:
+        run_stages(plan, stages)
+    return 0
+
+
+def stages_of(config: RunConfig) -> list[str]:
+    """The stages that the command runs."""
+    return list(config.recipe.order) if config.stage.name == "all" else [config.stage.name]
+
+
+def run_stages(plan: Plan, names: list[str]) -> None:
+    """Run or continue the stages ``names`` of the plan's sweep.
+
+    Raises:
+        OrchestratorError: see :mod:`orchestrator.errors`.
+    """
+    progress = Progress()
+    with open_sweep(plan, progress) as sweep:
+        handler = log_to(sweep.folder / "orchestrator.log")
+        try:
+            start_configurations(sweep)
+            _note_command(sweep)
+            _announce(sweep, names)
+            _run_tracked(sweep, names)
+        finally:
+            handler.close()
+
+
+def _run_tracked(sweep: Sweep, names: list[str]) -> None:
+    sweep.begin_tracking(make_tracker(sweep), code_version())
+    status = "KILLED"
+    try:
+        with graceful_interrupt(sweep.progress) as stopping:
+            _search(sweep, [name for name in names if sweep.config.stages[name].kind == "search"], stopping)
+            for name in names:
+                if sweep.config.stages[name].kind == "ensemble" and not stopping():
+                    _ensemble(sweep, name)
+            if stopping():
+                raise InterruptedSweepError(
+                    "interrupted; running trials were checkpointed, and the same command goes on from here"
+                )
+        status = "FINISHED"
+        _conclude(sweep)
+    except OrchestratorError as error:
+        status = "KILLED" if isinstance(error, InterruptedSweepError) else "FAILED"
+        raise
+    finally:
+        best = sweep.best
+        metrics = {"best": best.value} if best is not None and best.value is not None else {}
+        sweep.tracker.end(SWEEP, status, metrics, {})
+        sweep.tracker.close()
+
+
+def _search(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> None:
+    if all(name in sweep.ledger.finished for name in names):
+        for name in names:
+            sweep.progress.say(f"[{name}] finished before; skipped")
+        return
+    runner = make_runner(sweep.config.runner)
+    try:
+        runner.run(make_program(sweep.config), StageSequence(sweep, names, runner.workers, stopping))
+    finally:
+        runner.close()
+
+
+def _ensemble(sweep: Sweep, name: str) -> None:
+    if name in sweep.ledger.finished:
+        sweep.progress.say(f"[{name}] finished before; skipped (the test split is read once)")
+        return
+    result = run_ensemble(sweep, name)
+    sweep.ledger.finish(name, result)
+    text = describe_ensemble(sweep, result)
+    metrics = {
+        f"{split}/{who}/{score}": value
+        for split, scores in (("validation", result.validation), ("test", result.test))
+        for who, values in scores.items()
+        for score, value in values.items()
+    }
+    sweep.tracker.end(stage_key(name), "FINISHED", metrics, {"mlflow.note.content": f"```\n{text}\n```"})
+    sweep.progress.say(f"[{name}] verdict:\n{text}")
+
+
+def _announce(sweep: Sweep, names: list[str]) -> None:
+    """Say what begins, and from what, where the recipe's earlier stages have not run."""
+    say = sweep.progress.say
+    say(f"sweep {sweep.name} in {sweep.folder}")
+    order = list(sweep.config.recipe.order)
+    if names[0] in order:
+        missing = [name for name in order[: order.index(names[0])] if name not in sweep.ledger.finished]
+        if missing:
+            origin = f"trial {sweep.best.number}" if sweep.best else "the task's defaults"
+            say(f"not run yet: {', '.join(missing)}; {names[0]} starts from {origin}")
+
+
+def _conclude(sweep: Sweep) -> None:
+    best = sweep.best
+    if best is None:
+        return
+    say = sweep.progress.say
+    rows = [["hyperparameter", "default", "best"]]
+    for name in sweep.space.hyperparameters:
+        if best.configuration[name] != sweep.base[name]:
+            rows.append(
+                [
+                    name,
+                    f"{sweep.base[name]:.4g}" if isinstance(sweep.base[name], float) else str(sweep.base[name]),
+                    f"{best.configuration[name]:.4g}"
+                    if isinstance(best.configuration[name], float)
+                    else str(best.configuration[name]),
+                ]
+            )
+    say(f"best so far: trial {best.number}, {sweep.task.objective} {best.value:.4g} on validation")
+    if len(rows) > 1:
+        say(table(rows))
+    say(f"best learning rate: {best.configuration['optimizer.lr']:.4g}")
+    say(f"train it again: {retrain_command(sweep.folder)}")
+    if sweep.config.tracking.name == "mlflow":
+        say(f"look at it: mlflow ui --backend-store-uri {tracking_uri(sweep.config)}")
+
+
+def _note_command(sweep: Sweep) -> None:
+    """Keep each command's words and composed configuration."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+    words = f"# {shlex.join(sys.argv)}\n"
+    write_text(sweep.folder / "commands" / f"{stamp}.yaml", words + to_yaml(to_plain(sweep.config)))
+
+
+@contextmanager
+def graceful_interrupt(progress: Progress) -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether Ctrl-C (or SIGTERM) has come; a second one ends at once."""
+    asked = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        # os.write: printing from a signal handler may find the stream's lock taken.
+        os.write(2, b"\norchestrator: stopping after the running epochs; once more to stop at once\n")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,40 @@
+"""``stage=status``: where a sweep stands, also while another process drives it."""
+
+from collections import Counter
+
+from orchestrator.progress import table
+from orchestrator.stages.ledger import Ledger
+from orchestrator.stages.sweep import LEDGER_FILE, STUDY_FILE, Plan
+from orchestrator.study.records import incumbent
+from orchestrator.study.storage import open_journal
+from orchestrator.study.study import SweepStudy
+from orchestrator.types import TrialState
+
+
+def describe_status(plan: Plan) -> str:
+    """A table of the recipe's stages. Reads, and writes nothing."""
+    ledger = Ledger.read(plan.folder / LEDGER_FILE)
+    if ledger is None or not (plan.folder / STUDY_FILE).exists():
+        return f"sweep {plan.name}: nothing has run yet in {plan.folder}"
+    storage = open_journal(plan.folder / STUDY_FILE, writable=False)
+    study = SweepStudy(storage, plan.name, plan.task.direction, plan.space)
+    rows = [["stage", "state", "complete", "stopped early", "infeasible", "running", f"best {plan.task.objective}"]]
+    for name in dict.fromkeys([*plan.config.recipe.order, *(record.stage for record in study.records)]):
+        own = [record for record in study.records if record.stage == name]
+        counts = Counter(record.state for record in own)
+        best = incumbent(own, plan.task.direction)
+        result = ledger.finished.get(name)
+        state = "-" if result is None and not own else "under way" if result is None else "finished"
+        if result is not None and result.get("skipped"):
+            state = "skipped"
+        order = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.INFEASIBLE, TrialState.RUNNING)
+        rows.append([name, state, *(str(counts[kind]) for kind in order), f"{best.value:.4g}" if best else ""])
+    best = incumbent(study.records, plan.task.direction)
+    lines = [f"sweep {plan.name} in {plan.folder}", table(rows)]
+    if best is not None:
+        lines.append(
+            f"best so far: trial {best.number} of stage {best.stage}, {plan.task.objective} {best.value:.4g}"
+        )
+    if ledger.test_read:
+        lines.append(f"the test split was read at {ledger.test_read}")
+    return "\n".join(lines)

@@ -1,0 +1,63 @@
+"""The one place where parts are put together: runner, tracker, sweep."""
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from orchestrator.config.schema import RunConfig, RunnerConfig
+from orchestrator.runners.base import Runner
+from orchestrator.runners.local import LocalRunner
+from orchestrator.stages.sweep import Sweep
+from orchestrator.tracking.base import Tracker
+from orchestrator.tracking.memory import NullTracker
+from orchestrator.tracking.mlflow import MlflowTracker
+from orchestrator.trial import TrainingProgram
+
+
+def make_runner(config: RunnerConfig) -> Runner:
+    """The runner named in ``config``."""
+    if config.name == "local":
+        return LocalRunner()
+    # Here: importing Ray takes seconds that the local runner need not pay.
+    from orchestrator.runners.ray import RayRunner
+
+    return RayRunner(config)
+
+
+def tracking_uri(config: RunConfig) -> str:
+    """The MLflow tracking URI of a command: the one given, or an SQLite file beside the sweeps."""
+    return config.tracking.uri or f"sqlite:///{Path(config.sweep.dir).resolve() / 'mlflow.db'}"
+
+
+def make_tracker(sweep: Sweep) -> Tracker:
+    """The tracker named in the sweep's configuration."""
+    tracking = sweep.config.tracking
+    if tracking.name == "none":
+        return NullTracker()
+    return MlflowTracker(
+        tracking_uri(sweep.config),
+        sweep.config.task.name,
+        sweep.ledger.sweep_id,
+        flush_s=tracking.flush_s,
+        close_timeout_s=tracking.close_timeout_s,
+    )
+
+
+def make_program(config: RunConfig) -> TrainingProgram:
+    """What workers run."""
+    return TrainingProgram(config.task, config.trainer, threads=config.runner.cpus_per_trial)
+
+
+def code_version() -> dict[str, str]:
+    """Tags that say what code ran: this package, Python, PyTorch, and the commit of the working folder."""
+    tags = {"python": platform.python_version(), "host": platform.node()}
+    for package in ("neural-orchestrator", "torch", "optuna"):
+        try:
+            tags[f"version.{package}"] = version(package)
+        except PackageNotFoundError:
+            tags[f"version.{package}"] = "not installed"
+    found = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    if found.returncode == 0:
+        tags["mlflow.source.git.commit"] = found.stdout.strip()
+    return tags

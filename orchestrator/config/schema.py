@@ -1,0 +1,282 @@
+"""The typed, frozen settings behind every configuration group. YAML holds values only.
+
+Each field's docstring says what it is and its unit; ``python run.py --help`` and the error messages
+take the known names from here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from orchestrator.config.hyperparameters import (
+    STRICT,
+    DataConfig,
+    Hyperparameters,
+    LossConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+)
+from orchestrator.config.space import SpaceConfig
+from orchestrator.types import Value
+
+VERBS = ("all", "status", "train")
+"""What ``stage=`` takes beside the stages of the recipe."""
+
+
+_Config = TypeVar("_Config")
+
+
+def _needs_target(config: _Config, name: str, target: str | None) -> _Config:
+    if (name == "custom") != (target is not None):
+        raise ValueError("name=custom and _target_=IMPORT.PATH go together")
+    return config
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TaskConfig:
+    """What is trained: the user's code and its arguments."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name, part of the sweep's default name and of the MLflow experiment."""
+    target: str
+    """Import path of a class with the task protocol (``_target_`` in YAML)."""
+    args: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of that class."""
+    option: str = "custom"
+    """Which option of the group task was chosen; filled in, so that the winner can name it."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SweepConfig:
+    """Where a sweep lives."""
+
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,+-]*$")
+    """Name of the sweep and of its folder; null: task name and seed."""
+    dir: str = "sweeps"
+    """Folder that holds all sweeps, relative to where the command runs."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class StageConfig:
+    """One question of the recipe."""
+
+    kind: Literal["search", "ensemble"]
+    """search: trials; ensemble: combine what was trained."""
+    asks: str
+    """The question, in words."""
+    varies: tuple[str, ...] = Field(default=())
+    """Scientific hyperparameters, searched over their whole range."""
+    retunes: Mapping[str, float] = Field(default_factory=dict)
+    """Nuisance hyperparameters: half-width of the window around the best so far, as a share of the
+    hard range on its scale."""
+    n_trials: int = Field(default=1, ge=1)
+    """Trials of the stage."""
+    timeout_s: float | None = Field(default=None, gt=0)
+    """Seconds after which no new trial starts and running ones end; null: none."""
+    members: int = Field(default=5, ge=1)
+    """Ensemble stage: largest number of different members (the recipe: gains end near 5)."""
+    candidates: int = Field(default=20, ge=1)
+    """Ensemble stage: how many of the best checkpoints are considered."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RecipeConfig:
+    """The order of the stages."""
+
+    order: tuple[str, ...] = Field(min_length=1)
+    """Stages that ``stage=all`` runs, first to last."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SamplerConfig:
+    """What proposes configurations."""
+
+    name: Literal["random", "qmc", "tpe", "gp", "custom"] = "gp"
+    """random, quasi-random (Sobol), tree-structured Parzen, Gaussian process, or your own object."""
+    startup_trials: int = Field(default=4, ge=0)
+    """Trials of each stage drawn at random before the model is trusted."""
+    start: tuple[Mapping[str, Mapping[str, Value]], ...] = Field(default=())
+    """Configurations tried first in the sweep, as nested overrides of the defaults:
+    ``sampler.start=[{optimizer: {lr: 0.01}}]``."""
+    target: str | None = None
+    """custom: import path of an Optuna sampler (``_target_`` in YAML)."""
+    args: Mapping[str, Any] = field(default_factory=dict)
+    """custom: its keyword arguments."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        return _needs_target(self, self.name, self.target)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PrunerConfig:
+    """What stops trials early."""
+
+    name: Literal["none", "median", "halving", "hyperband", "custom"] = "halving"
+    """Never; below the median; asynchronous successive halving; halving in brackets; your own object."""
+    min_epochs: int = Field(default=1, ge=1)
+    """First epoch at which a trial may be stopped: its lowest rung."""
+    reduction_factor: int = Field(default=3, ge=2)
+    """halving, hyperband: at each rung the best 1/factor go on, and rungs are this factor apart."""
+    rungs: tuple[int, ...] | None = Field(default=None)
+    """Epochs at which trials are compared; null: min_epochs times powers of the factor."""
+    startup_trials: int = Field(default=4, ge=1)
+    """Trials that must have reached a rung before one is stopped there."""
+    target: str | None = None
+    """custom: import path of an Optuna pruner (``_target_`` in YAML)."""
+    args: Mapping[str, Any] = field(default_factory=dict)
+    """custom: its keyword arguments."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        rungs = self.rungs
+        if rungs is not None and (not rungs or list(rungs) != sorted(set(rungs)) or rungs[0] < 1):
+            raise ValueError(f"rungs={list(self.rungs)} must be rising epochs from 1")
+        return _needs_target(self, self.name, self.target)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RunnerConfig:
+    """Where trials run."""
+
+    name: Literal["local", "ray"] = "ray"
+    """In this process one by one, or on Ray."""
+    workers: int | None = Field(default=None, ge=1)
+    """Trials at a time on Ray; null: as many as fit the CPUs (and GPUs, if asked for)."""
+    cpus_per_trial: int = Field(default=1, ge=1)
+    """CPU cores, and PyTorch threads, per trial."""
+    gpus_per_trial: float = Field(default=0.0, ge=0.0)
+    """GPUs per trial; 0.25 puts four trials on a card."""
+    address: str | None = None
+    """Ray cluster to join (auto, HOST:PORT); null: start a private one on this machine."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if self.address is not None and self.address.startswith("ray://"):
+            raise ValueError(f"address={self.address}: Ray Client is not supported; run on a node with address=auto")
+        if self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
+            raise ValueError(f"gpus_per_trial={self.gpus_per_trial} must be below 1 or whole")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TrackingConfig:
+    """Where results are written for review."""
+
+    name: Literal["none", "mlflow"] = "mlflow"
+    """Nothing, or MLflow."""
+    uri: str | None = None
+    """MLflow tracking URI; null: an SQLite file in sweep.dir."""
+    flush_s: float = Field(default=2.0, gt=0)
+    """Seconds between batches to MLflow."""
+    close_timeout_s: float = Field(default=60.0, gt=0)
+    """Seconds to wait at the end for what is not yet written."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TrainerConfig:
+    """How one trial trains; the same for all trials of a sweep."""
+
+    epochs: int = Field(default=30, ge=1)
+    """Budget of a trial: passes over the training split."""
+    patience: int = Field(default=0, ge=0)
+    """Epochs without a better objective after which a trial ends; 0: never."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: the GPU if the trial was given one."""
+    amp: bool = True
+    """Automatic mixed precision on a GPU; without effect on the CPU."""
+    microbatch_size: int = Field(default=0, ge=0)
+    """Examples per forward pass; gradients are accumulated to the batch size; 0: the whole batch."""
+    eval_batch_size: int = Field(default=1024, ge=1)
+    """Examples per forward pass in evaluation."""
+    data_workers: int = Field(default=0, ge=0)
+    """Loader processes per trial, for data sets that are not tensors in memory."""
+    checkpoint_epochs: int = Field(default=10, ge=1)
+    """Epochs between checkpoints, beside those at rungs and at the end."""
+    keep_checkpoints: int = Field(default=30, ge=1)
+    """How many of the best finished trials keep their checkpoint."""
+    disk_gb: float = Field(default=10.0, gt=0)
+    """Most gigabytes of checkpoints a sweep keeps; the worst go first."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TrainConfig:
+    """``stage=train``: one training of exactly the composed configuration."""
+
+    seed: int | None = Field(default=None, ge=0, lt=2**32)
+    """Training seed; null: derived from the run's seed."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class StageChoice:
+    """Which stage or verb the command runs."""
+
+    name: str
+    """A stage of the recipe, or all, status, train."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RunConfig:
+    """A fully composed command."""
+
+    stage: StageChoice
+    task: TaskConfig
+    recipe: RecipeConfig
+    stages: Mapping[str, StageConfig]
+    """Settings of each stage by name."""
+    space: SpaceConfig
+    """What may be searched: family, name, range."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    data: DataConfig = DataConfig()
+    model: Mapping[str, Value] = field(default_factory=dict)
+    schedule: ScheduleConfig = ScheduleConfig()
+    loss: LossConfig = LossConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    pruner: PrunerConfig = PrunerConfig()
+    runner: RunnerConfig = RunnerConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    train: TrainConfig = TrainConfig()
+    sweep: SweepConfig = SweepConfig()
+    seed: int = Field(default=0, ge=0)
+    """Seed of the sweep; every other seed is derived from it."""
+    n_trials: int | None = Field(default=None, ge=1)
+    """Trials of every search stage of this command, instead of the stages' own."""
+    timeout_s: float | None = Field(default=None, gt=0)
+    """Seconds for every search stage of this command, instead of the stages' own."""
+    dry_run: bool = False
+    """Print the plan and start nothing."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        known = [*self.stages, *VERBS]
+        if self.stage.name not in known:
+            raise ValueError(f"stage={self.stage.name} is unknown; known: {', '.join(known)}")
+        for name in self.recipe.order:
+            if name not in self.stages:
+                raise ValueError(f"recipe.order names {name}; known stages: {', '.join(self.stages)}")
+        if self.pruner.rungs and self.pruner.rungs[-1] > self.trainer.epochs:
+            raise ValueError(
+                f"pruner.rungs={list(self.pruner.rungs)} has a rung beyond the budget trainer.epochs="
+                f"{self.trainer.epochs}"
+            )
+        if self.pruner.min_epochs > self.trainer.epochs:
+            raise ValueError(
+                f"pruner.min_epochs={self.pruner.min_epochs} is beyond the budget trainer.epochs="
+                f"{self.trainer.epochs}"
+            )
+        return self
+
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        """The groups that describe one training."""
+        return Hyperparameters(
+            optimizer=self.optimizer,
+            data=self.data,
+            schedule=self.schedule,
+            loss=self.loss,
+            model=self.model,
+        )

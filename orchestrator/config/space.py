@@ -1,0 +1,74 @@
+"""What a search may do with one hyperparameter. The values live in ``search_spaces/*.yaml``."""
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from orchestrator.config.hyperparameters import STRICT
+from orchestrator.types import Value
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RangeConfig:
+    """Bounds, scale and background of one hyperparameter."""
+
+    type: Literal["float", "int", "choice"]
+    """Kind of value."""
+    low: float | int | None = None
+    """Lower end of the range that a stage searches."""
+    high: float | int | None = None
+    """Upper end of the range that a stage searches."""
+    limits: tuple[float | int, float | int] | None = Field(default=None)
+    """Hard limits, frozen for the sweep: widening never leaves them. Default: low and high."""
+    scale: Literal["linear", "log", "log_complement"] = "linear"
+    """Scale on which steps are equal; log_complement is log(1 - x), for momentum and Adam's betas."""
+    choices: tuple[Value, ...] | None = Field(default=None)
+    """The values of a choice."""
+    when: Mapping[str, tuple[Value, ...]] = Field(default_factory=dict)
+    """Only searched while the named hyperparameters have one of these values."""
+    couple: Literal["none", "learning_rate"] = "none"
+    """learning_rate: search it relative to what batch size and momentum imply (design, decision 9)."""
+    unit: str = ""
+    """Unit of the value, for people."""
+    impact: Literal["high", "medium", "low"] = "medium"
+    """How much it usually matters, by the recipe's sources."""
+    why: str = ""
+    """Why this range."""
+    source: str = ""
+    """Where the range comes from."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if self.type == "choice":
+            if not self.choices:
+                raise ValueError("a choice needs choices: [a, b, ...]")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("needs low and high")
+        if not self.low < self.high:
+            raise ValueError(f"low={self.low} must be below high={self.high}")
+        hard_low, hard_high = self.hard_limits
+        if not hard_low <= self.low < self.high <= hard_high:
+            raise ValueError(f"limits=[{hard_low}, {hard_high}] must enclose low={self.low} and high={self.high}")
+        if self.scale == "log" and hard_low <= 0:
+            raise ValueError(f"a log scale needs bounds above 0, not {hard_low}")
+        if self.scale == "log_complement" and hard_high >= 1:
+            raise ValueError(f"a log_complement scale needs bounds below 1, not {hard_high}")
+        if self.type == "int" and any(float(x) % 1 for x in (self.low, self.high, hard_low, hard_high)):
+            raise ValueError("an int needs whole bounds")
+        return self
+
+    @property
+    def hard_limits(self) -> tuple[float, float]:
+        """The limits, or low and high where none are given. Not for choices."""
+        if self.limits is not None:
+            return self.limits
+        if self.low is None or self.high is None:
+            raise TypeError("a choice has no limits")
+        return self.low, self.high
+
+
+SpaceConfig = Mapping[str, Mapping[str, RangeConfig]]
+"""Hyperparameter family, then name, to its range."""

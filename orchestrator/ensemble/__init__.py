@@ -1,0 +1,1 @@
+"""Combine what the search has trained."""

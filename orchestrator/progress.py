@@ -1,0 +1,78 @@
+"""What the user sees while it runs: a calm line that is rewritten on a terminal, and rare lines in a file."""
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+LINE_EVERY_S = 10.0
+"""Seconds between progress lines where the output is not a terminal."""
+REWRITE_EVERY_S = 0.2
+
+
+class Progress:
+    """Writes lines to the terminal and to the sweep's log."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self._live = self._stream.isatty()
+        self._shown = False
+        self._last = 0.0
+        self._log = logging.getLogger("orchestrator.files")
+
+    def say(self, text: str) -> None:
+        """A line (or several) that stays."""
+        self._clear()
+        print(text, file=self._stream, flush=True)
+        for line in text.splitlines():
+            self._log.info(line)
+
+    def update(self, text: str) -> None:
+        """Where things stand: rewritten in place on a terminal, now and then a line elsewhere."""
+        now = time.monotonic()
+        if now - self._last < (REWRITE_EVERY_S if self._live else LINE_EVERY_S):
+            return
+        self._last = now
+        if self._live:
+            self._clear()
+            self._stream.write(text[:200])
+            self._stream.flush()
+            self._shown = True
+        else:
+            self.say(text)
+
+    def _clear(self) -> None:
+        if self._shown:
+            self._stream.write("\r\x1b[2K")
+            self._shown = False
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as aligned columns; the first row is the heading."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def log_to(path: Path) -> logging.Handler:
+    """Send what is said, and what only the log should hold, to the file ``path`` as well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger = logging.getLogger("orchestrator.files")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(handler)
+    return handler

@@ -1,0 +1,1 @@
+"""The recipe: stages, their verdicts, and what is kept between them."""

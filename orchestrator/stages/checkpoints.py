@@ -1,0 +1,53 @@
+"""Which checkpoints a sweep keeps: those of running trials and of the best finished ones, within a cap."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from orchestrator.study.records import TrialRecord, ranked
+from orchestrator.training import checkpoint
+from orchestrator.types import Direction
+
+log = logging.getLogger("orchestrator.files")
+
+
+class CheckpointStore:
+    """The folders ``trials/NUMBER`` of a sweep."""
+
+    def __init__(self, folder: Path, *, keep: int, disk_gb: float, direction: Direction) -> None:
+        self._folder = folder
+        self._keep = keep
+        self._bytes = disk_gb * 1e9
+        self._direction = direction
+        self._sizes: dict[int, int] = {
+            int(path.parent.name): path.stat().st_size for path in folder.glob(f"*/{checkpoint.NAME}")
+        }
+
+    def folder(self, number: int) -> Path:
+        """Where trial ``number`` keeps its files."""
+        return self._folder / f"{number:06d}"
+
+    def has(self, number: int) -> bool:
+        """Whether the checkpoint of ``number`` is there."""
+        return number in self._sizes
+
+    def ended(self, record: TrialRecord, records: Iterable[TrialRecord]) -> None:
+        """A trial has ended: apply the policy to all. The log says what went and why."""
+        path = self.folder(record.number) / checkpoint.NAME
+        if not path.exists():
+            return
+        self._sizes[record.number] = path.stat().st_size
+        if not record.feasible:
+            self._remove(record.number, f"trial ended {record.state}")
+            return
+        best = [other.number for other in ranked(records, self._direction) if other.number in self._sizes]
+        for number in best[self._keep :]:
+            self._remove(number, f"not among the best {self._keep}")
+        kept = best[: self._keep]
+        while len(kept) > 1 and sum(self._sizes.values()) > self._bytes:
+            self._remove(kept.pop(), f"checkpoints exceed trainer.disk_gb={self._bytes / 1e9:g}")
+
+    def _remove(self, number: int, why: str) -> None:
+        (self.folder(number) / checkpoint.NAME).unlink(missing_ok=True)
+        del self._sizes[number]
+        log.info("removed the checkpoint of trial %d: %s", number, why)

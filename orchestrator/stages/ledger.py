@@ -1,0 +1,158 @@
+"""The ledger: which stages of a sweep have ended and how, in one small file replaced atomically."""
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import ConfigError, OrchestratorError
+from orchestrator.files import write_json
+from orchestrator.types import Value
+
+FREE = ("stage", "runner", "tracking", "n_trials", "timeout_s", "dry_run", "stages", "recipe", "train", "sweep")
+"""Settings that may differ between commands of one sweep: they change what is done next, not what a
+trial means."""
+FREE_TRAINER = ("keep_checkpoints", "disk_gb", "data_workers", "checkpoint_epochs")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a search stage found."""
+
+    stage: str
+    trials: int
+    """Trials of the stage that ended."""
+    pruned: int
+    infeasible: Mapping[str, int]
+    """Reason to count."""
+    best_trial: int | None
+    """The sweep's best trial after the stage; None if there is none."""
+    best_value: float | None
+    previous_trial: int | None
+    previous_value: float | None
+    changed: Mapping[str, tuple[Value, Value]] = field(default_factory=dict)
+    """Hyperparameters of the stage that differ from its base: name to (before, after)."""
+    at_bound: Mapping[str, str] = field(default_factory=dict)
+    """Hyperparameters whose best value lies at an end of the searched range: name to low or high."""
+    seconds: float = 0.0
+    skipped: str = ""
+    """Why the stage had nothing to search; empty if it ran."""
+
+    @property
+    def improved(self) -> bool:
+        """Whether the stage changed the incumbent."""
+        return self.best_trial != self.previous_trial
+
+
+class Ledger:
+    """Identity, configuration and finished stages of a sweep."""
+
+    def __init__(self, path: Path, data: dict[str, Any]) -> None:
+        self._path = path
+        self._data = data
+
+    @classmethod
+    def read(cls, path: Path) -> "Ledger | None":
+        """The ledger at ``path``, or None if there is none.
+
+        Raises:
+            OrchestratorError: the file is damaged.
+        """
+        if not path.exists():
+            return None
+        try:
+            return cls(path, json.loads(path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise OrchestratorError(f"{path}: is damaged ({error}); restore it, or use another sweep.name") from None
+
+    @classmethod
+    def open(cls, path: Path, config: Mapping[str, Any]) -> "Ledger":
+        """The ledger of a new sweep, or of the one at ``path`` if ``config`` asks for the same.
+
+        Raises:
+            ConfigError: the configuration changed under the sweep's name.
+        """
+        ledger = cls.read(path)
+        if ledger is None:
+            data = {
+                "id": uuid.uuid4().hex,
+                "created": _now(),
+                "config": _fixed(config),
+                "stages": {},
+                "test_read": None,
+            }
+            ledger = cls(path, data)
+            ledger._write()
+            return ledger
+        _refuse_change(ledger._data["config"], _fixed(config), path.parent.name)
+        return ledger
+
+    @property
+    def sweep_id(self) -> str:
+        """Identity of the sweep."""
+        return str(self._data["id"])
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The settings that the sweep began with, as nested plain values."""
+        return dict(self._data["config"])
+
+    @property
+    def finished(self) -> Mapping[str, Mapping[str, Any]]:
+        """Finished stages by name, with their results."""
+        return dict(self._data["stages"])
+
+    @property
+    def test_read(self) -> str | None:
+        """When the test split was read; None: never."""
+        value: str | None = self._data["test_read"]
+        return value
+
+    def finish(self, stage: str, result: Any) -> None:
+        """Note the end of ``stage`` (a dataclass)."""
+        self._data["stages"][stage] = {"finished": _now(), **asdict(result)}
+        self._write()
+
+    def note_test_read(self) -> None:
+        """Note that the test split is read now."""
+        self._data["test_read"] = _now()
+        self._write()
+
+    def _write(self) -> None:
+        write_json(self._path, self._data)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _fixed(config: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in config.items() if key not in FREE}
+    kept["trainer"] = {key: value for key, value in kept["trainer"].items() if key not in FREE_TRAINER}
+    kept["cpus_per_trial"] = config["runner"]["cpus_per_trial"]
+    plain: dict[str, Any] = json.loads(json.dumps(kept))
+    return plain
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {prefix: values}
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        result.update(_flat(value, f"{prefix}.{key}" if prefix else key))
+    return result
+
+
+def _refuse_change(old: dict[str, Any], new: dict[str, Any], name: str) -> None:
+    before, after = _flat(old), _flat(new)
+    changed = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+    if changed:
+        listed = ", ".join(f"{key} {before.get(key)} -> {after.get(key)}" for key in changed[:4])
+        more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+        raise ConfigError(
+            f"sweep {name} was begun with other settings: {listed}{more}; go back to them, or begin another "
+            "sweep: sweep.name=NAME"
+        )

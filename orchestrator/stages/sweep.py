@@ -1,0 +1,205 @@
+"""A sweep as its stages see it: settings, study, ledger, checkpoints, tracker, progress."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from optuna.storages import BaseStorage
+
+from orchestrator.config.compose import to_plain, to_yaml
+from orchestrator.config.errors import suggest
+from orchestrator.config.hyperparameters import nested
+from orchestrator.config.schema import RunConfig
+from orchestrator.errors import ConfigError
+from orchestrator.files import exclusive_lock, write_text
+from orchestrator.progress import Progress
+from orchestrator.stages.checkpoints import CheckpointStore
+from orchestrator.stages.ledger import Ledger
+from orchestrator.study.records import TrialRecord, incumbent
+from orchestrator.study.space import SearchSpace, build_space
+from orchestrator.study.storage import open_journal
+from orchestrator.study.study import SweepStudy
+from orchestrator.tasks.base import Task
+from orchestrator.tasks.loading import load_task, model_defaults
+from orchestrator.tracking.base import SWEEP, Tracker, stage_key, trial_key
+from orchestrator.types import Configuration, EpochResult, TrialState, Value
+
+STUDY_FILE = "study.journal"
+LEDGER_FILE = "ledger.json"
+WINNER_FILE = "experiment/winner.yaml"
+METRICS_FILE = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked command: nothing is written yet."""
+
+    config: RunConfig
+    task: Task
+    base: Configuration
+    """The task's stated defaults, changed by the command: the sweep's first configuration."""
+    space: SearchSpace
+
+    @property
+    def name(self) -> str:
+        """The sweep's name."""
+        return self.config.sweep.name or f"{self.config.task.name}-seed{self.config.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """The sweep's folder."""
+        return Path(self.config.sweep.dir).resolve() / self.name
+
+
+def make_plan(config: RunConfig) -> Plan:
+    """Check everything that can be checked without starting anything.
+
+    Raises:
+        ConfigError: the task, a hyperparameter or the search space is impossible.
+    """
+    task = load_task(config.task)
+    model = model_defaults(task, config.model)
+    config = replace(config, model=model)
+    base = config.hyperparameters.flat()
+    _check_stage_names(config, base)
+    used = {name for stage in config.stages.values() for name in (*stage.varies, *stage.retunes)}
+    return Plan(config, task, base, build_space(config.space, base, used))
+
+
+def _check_stage_names(config: RunConfig, base: Configuration) -> None:
+    """Refuse names in ``varies`` and ``retunes`` that no search space and no configuration knows."""
+    known = {*base, *(f"{family}.{name}" for family, ranges in config.space.items() for name in ranges)}
+    for stage, settings in config.stages.items():
+        for name in (*settings.varies, *settings.retunes):
+            if name not in known:
+                raise ConfigError(f"stages.{stage}: {name} is not a hyperparameter; {suggest(name, sorted(known))}")
+
+
+class Sweep:
+    """An open sweep. One driver at a time holds it (:func:`open_sweep`)."""
+
+    def __init__(self, plan: Plan, storage: BaseStorage, ledger: Ledger, progress: Progress) -> None:
+        self.config = plan.config
+        self.task = plan.task
+        self.base = plan.base
+        self.space = plan.space
+        self.folder = plan.folder
+        self.name = plan.name
+        self.ledger = ledger
+        self.progress = progress
+        self.direction = plan.task.direction
+        self.study = SweepStudy(storage, plan.name, self.direction, plan.space)
+        trainer = plan.config.trainer
+        self.checkpoints = CheckpointStore(
+            plan.folder / "trials", keep=trainer.keep_checkpoints, disk_gb=trainer.disk_gb, direction=self.direction
+        )
+        self.tracker: Tracker
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The incumbent of the whole sweep."""
+        return incumbent(self.study.records, self.direction)
+
+    def add_metrics(self, number: int, result: EpochResult) -> None:
+        """Append an epoch's metrics to the trial's logbook file."""
+        path = self.checkpoints.folder(number) / METRICS_FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({"epoch": result.epoch, **result.metrics})
+        with path.open("a", encoding="utf-8") as handle:
+            handle.write(line + "\n")
+
+    def metrics(self, number: int) -> Iterator[tuple[int, Mapping[str, float]]]:
+        """Epoch and metrics of a trial as written by :meth:`add_metrics`; a half line ends it."""
+        path = self.checkpoints.folder(number) / METRICS_FILE
+        if not path.exists():
+            return
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):
+                values = json.loads(line)
+                yield values.pop("epoch"), values
+
+    def track_trial(self, record: TrialRecord, varied: tuple[str, ...]) -> None:
+        """Tell the tracker that a trial has started."""
+        name = " ".join(f"{key.rpartition('.')[2]}={short(record.configuration[key])}" for key in varied)
+        tags = {"stage": record.stage, "trial": str(record.number), "seed": str(record.seed)}
+        key, parent = trial_key(record.number), stage_key(record.stage)
+        self.tracker.begin(key, parent, name or f"trial {record.number}", record.configuration, tags)
+
+    def track_end(self, record: TrialRecord) -> None:
+        """Tell the tracker how a trial ended."""
+        tags = {"state": record.state.value, "reason": record.reason or ""}
+        if record.detail:
+            tags["detail"] = record.detail[:5000]
+        metrics = {"epochs": float(record.epochs_run), "duration_s": record.seconds}
+        if record.value is not None:
+            metrics["best"] = record.value
+        status = "FAILED" if record.state is TrialState.INFEASIBLE else "FINISHED"
+        self.tracker.end(trial_key(record.number), status, metrics, tags)
+
+    def begin_tracking(self, tracker: Tracker, tags: Mapping[str, str]) -> None:
+        """Use ``tracker``, and send it all that is known: it skips what it has."""
+        self.tracker = tracker
+        tracker.begin(SWEEP, None, self.name, self.base, {"kind": "sweep", **tags})
+        tracker.artifact(SWEEP, "config.yaml", to_yaml(to_plain(self.config)))
+        stages = dict.fromkeys(record.stage for record in self.study.records)
+        for stage in stages:
+            tracker.begin(stage_key(stage), SWEEP, stage, {}, {"kind": "stage", "stage": stage})
+        for record in self.study.records:
+            self.track_trial(
+                record, self.config.stages[record.stage].varies if record.stage in self.config.stages else ()
+            )
+            for epoch, values in self.metrics(record.number):
+                tracker.log(trial_key(record.number), epoch, values)
+            if record.state.finished:
+                self.track_end(record)
+        for stage in stages:
+            if stage in self.ledger.finished:
+                tracker.end(stage_key(stage), "FINISHED", {}, {})
+
+    def write_winner(self) -> Path | None:
+        """Write the incumbent as an experiment that Hydra can load; None where there is none."""
+        best = self.best
+        if best is None:
+            return None
+        path = self.folder / WINNER_FILE
+        config = self.config
+        values = {
+            **nested(best.configuration),
+            "train": {"seed": best.seed},
+            "trainer": {"epochs": best.epochs, "patience": config.trainer.patience},
+        }
+        task = {"name": config.task.name, "_target_": config.task.target, "args": dict(config.task.args)}
+        write_text(
+            path,
+            "# @package _global_\n"
+            f"# Trial {best.number} of sweep {self.name}: {self.task.objective} {best.value:.6g} on validation.\n"
+            f"# Train exactly it again: {retrain_command(self.folder)}\n"
+            + to_yaml({"defaults": [{"override /task": config.task.option}], "task": task, **values}),
+        )
+        return path
+
+
+def retrain_command(folder: Path) -> str:
+    """The command that trains the winner of the sweep in ``folder`` again."""
+    return f"python run.py --config-dir {folder} +experiment=winner stage=train"
+
+
+def short(value: Value) -> str:
+    """A value as people write it: three significant digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+@contextmanager
+def open_sweep(plan: Plan, progress: Progress) -> Iterator[Sweep]:
+    """Hold the sweep of ``plan``, made if it is new.
+
+    Raises:
+        SweepLockedError: another process holds it.
+        ConfigError: it was begun with other settings.
+    """
+    with exclusive_lock(plan.folder / "lock"):
+        ledger = Ledger.open(plan.folder / LEDGER_FILE, to_plain(plan.config))
+        storage = open_journal(plan.folder / STUDY_FILE, writable=True)
+        yield Sweep(plan, storage, ledger, progress)

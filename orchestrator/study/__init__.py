@@ -1,0 +1,1 @@
+"""What to try, what to stop, what is known: the door to Optuna."""

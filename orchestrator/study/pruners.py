@@ -1,0 +1,204 @@
+"""What stops a trial early, as a pure function of the curves of its stage.
+
+Optuna's own halving and hyperband pruners keep hidden state in each trial that a restart could not
+rebuild, and compare trials of every stage with each other: once the bad ones of the first stage are in
+the study, everything later passes. Ours see one stage's curves and nothing else. Values are compared
+at equal epochs, best so far, and never before ``min_epochs``.
+
+Asynchronous successive halving: Li et al. 2020 (arXiv 1810.05934); Hyperband's brackets: Li et al.
+2018 (arXiv 1603.06560); the median rule: Golovin et al. 2017 (Vizier), section 3.2.1.
+"""
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from orchestrator.config.schema import PrunerConfig
+from orchestrator.errors import ConfigError
+from orchestrator.importing import build_target
+from orchestrator.study.records import TrialRecord
+from orchestrator.types import Direction, TrialState
+
+
+class Pruner(Protocol):
+    """Decides whether a trial that has just reported goes on."""
+
+    @property
+    def rungs(self) -> Sequence[int]:
+        """Epochs at which a trial may be stopped, so that it is checkpointed there; may be empty."""
+        ...
+
+    def stops(self, record: TrialRecord, stage: Sequence[TrialRecord]) -> bool:
+        """Whether to stop ``record``, which has just reported, given all trials of its stage."""
+        ...
+
+
+@dataclass(frozen=True)
+class NoPruner:
+    """Every trial runs to its full budget."""
+
+    rungs: Sequence[int] = ()
+
+    def stops(self, record: TrialRecord, stage: Sequence[TrialRecord]) -> bool:
+        """See :class:`Pruner`."""
+        return False
+
+
+@dataclass(frozen=True)
+class MedianPruner:
+    """Stop below the median of the others' best values at the same epoch."""
+
+    direction: Direction
+    min_epochs: int
+    startup_trials: int
+    rungs: Sequence[int] = ()
+
+    def stops(self, record: TrialRecord, stage: Sequence[TrialRecord]) -> bool:
+        """See :class:`Pruner`."""
+        epoch = record.epochs_run
+        others = costs_at(epoch, (r for r in stage if r.number != record.number), self.direction)
+        if epoch < self.min_epochs or len(others) < self.startup_trials:
+            return False
+        own = cost_at(epoch, record, self.direction)
+        return own is not None and own > statistics.median(others.values())
+
+
+@dataclass(frozen=True)
+class HalvingPruner:
+    """At each rung only the best 1/factor of the stage's trials seen there so far go on."""
+
+    direction: Direction
+    rungs: Sequence[int]
+    reduction_factor: int
+    startup_trials: int
+
+    def stops(self, record: TrialRecord, stage: Sequence[TrialRecord]) -> bool:
+        """See :class:`Pruner`."""
+        epoch = record.epochs_run
+        if epoch not in self.rungs or epoch >= record.epochs:
+            return False
+        costs = costs_at(epoch, stage, self.direction)
+        if len(costs) < self.startup_trials or record.number not in costs:
+            return False
+        survivors = max(1, len(costs) // self.reduction_factor)
+        return sorted(costs.values())[survivors - 1] < costs[record.number]
+
+
+@dataclass(frozen=True)
+class HyperbandPruner:
+    """Halving in brackets that begin at ever higher rungs; a trial's bracket goes by its number."""
+
+    brackets: Sequence[HalvingPruner]
+
+    @property
+    def rungs(self) -> Sequence[int]:
+        """All rungs: those of the first bracket."""
+        return self.brackets[0].rungs
+
+    def stops(self, record: TrialRecord, stage: Sequence[TrialRecord]) -> bool:
+        """See :class:`Pruner`."""
+        index = record.number % len(self.brackets)
+        mates = [other for other in stage if other.number % len(self.brackets) == index]
+        return self.brackets[index].stops(record, mates)
+
+
+class CustomPruner:
+    """An Optuna pruner of the user's on an in-memory copy of the stage's curves.
+
+    The copy is made anew at each report, so the pruner may keep no state in the trials.
+    """
+
+    rungs: Sequence[int] = ()
+
+    def __init__(self, pruner: BasePruner, direction: Direction, min_epochs: int) -> None:
+        self._pruner = pruner
+        self._direction = direction
+        self._min_epochs = min_epochs
+
+    def stops(self, record: TrialRecord, stage: Sequence[TrialRecord]) -> bool:
+        """See :class:`Pruner`."""
+        if record.epochs_run < self._min_epochs:
+            return False
+        study = optuna.create_study(study_name="stage", direction=self._direction.value)
+        study.add_trials([_frozen(other) for other in stage])
+        index = [other.number for other in stage].index(record.number)
+        return self._pruner.prune(study, study.get_trials(deepcopy=False)[index])
+
+
+def cost_at(epoch: int, record: TrialRecord, direction: Direction) -> float | None:
+    """The best value up to ``epoch``, turned so that less is better; None if it never got there."""
+    if record.epochs_run < epoch or record.state is TrialState.INFEASIBLE:
+        return None
+    return min(direction.cost(value) for at, value in record.curve.items() if at <= epoch)
+
+
+def costs_at(epoch: int, stage: Iterable[TrialRecord], direction: Direction) -> Mapping[int, float]:
+    """Trial number to :func:`cost_at`, for the trials that reached ``epoch``."""
+    found = ((record.number, cost_at(epoch, record, direction)) for record in stage)
+    return {number: cost for number, cost in found if cost is not None}
+
+
+def rungs_of(config: PrunerConfig, epochs: int) -> tuple[int, ...]:
+    """The rungs below ``epochs``: those given, or ``min_epochs`` times powers of the factor."""
+    if config.rungs is not None:
+        return tuple(rung for rung in config.rungs if rung < epochs)
+    rungs = []
+    rung = config.min_epochs
+    while rung < epochs:
+        rungs.append(rung)
+        rung *= config.reduction_factor
+    return tuple(rungs)
+
+
+def make_pruner(config: PrunerConfig, direction: Direction, epochs: int) -> Pruner:
+    """The pruner named in ``config`` for trials of ``epochs``.
+
+    Raises:
+        ConfigError: a custom pruner cannot be built.
+    """
+    if config.name == "median":
+        return MedianPruner(direction, config.min_epochs, config.startup_trials)
+    rungs = rungs_of(config, epochs)
+    if config.name == "none" or (config.name != "custom" and not rungs):
+        return NoPruner()
+    if config.name == "custom":
+        return CustomPruner(_custom(config), direction, config.min_epochs)
+    factor, startup = config.reduction_factor, config.startup_trials
+    if config.name == "halving":
+        return HalvingPruner(direction, rungs, factor, startup)
+    brackets = [HalvingPruner(direction, rungs[skip:], factor, startup) for skip in range(len(rungs))]
+    return HyperbandPruner(brackets)
+
+
+def _custom(config: PrunerConfig) -> BasePruner:
+    assert config.target is not None
+    pruner = build_target(config.target, dict(config.args), "pruner._target_")
+    if not isinstance(pruner, BasePruner):
+        raise ConfigError(f"pruner._target_={config.target}: gives a {type(pruner).__name__}, not an Optuna pruner")
+    return pruner
+
+
+def _frozen(record: TrialRecord) -> FrozenTrial:
+    ended = record.state.finished
+    complete = record.state is TrialState.COMPLETE
+    state = OptunaState.COMPLETE if complete else OptunaState.PRUNED if ended else OptunaState.RUNNING
+    return FrozenTrial(
+        number=-1,
+        trial_id=-1,
+        state=state,
+        value=record.value if ended else None,
+        datetime_start=datetime.now(),
+        datetime_complete=datetime.now() if ended else None,
+        params={},
+        distributions={},
+        user_attrs={},
+        system_attrs={},
+        intermediate_values=dict(record.curve),
+    )

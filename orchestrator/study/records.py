@@ -1,0 +1,55 @@
+"""What the study knows about a trial, as an immutable value."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.types import Configuration, Direction, Reason, TrialState
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """One trial of the sweep."""
+
+    number: int
+    """Optuna's trial number."""
+    stage: str
+    configuration: Configuration
+    seed: int
+    epochs: int
+    """Budget in epochs."""
+    state: TrialState
+    curve: Mapping[int, float]
+    """Epoch (from 1) to the objective reported after it."""
+    value: float | None = None
+    """The objective of a finished feasible trial: the best of its curve."""
+    reason: Reason | None = None
+    detail: str = ""
+    seconds: float = 0.0
+    """Wall time from start to end."""
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the trial has a value that a stage may choose by."""
+        return self.state is TrialState.COMPLETE and self.value is not None
+
+    @property
+    def epochs_run(self) -> int:
+        """Epochs reported so far."""
+        return max(self.curve, default=0)
+
+
+def incumbent(records: Iterable[TrialRecord], direction: Direction) -> TrialRecord | None:
+    """The best complete trial, the earliest of equals; None where there is none."""
+    feasible = [record for record in records if record.feasible]
+    return min(feasible, key=lambda r: (direction.cost(_value(r)), r.number), default=None)
+
+
+def ranked(records: Iterable[TrialRecord], direction: Direction) -> Sequence[TrialRecord]:
+    """Complete trials, best first, the earlier of equals first."""
+    feasible = [record for record in records if record.feasible]
+    return sorted(feasible, key=lambda r: (direction.cost(_value(r)), r.number))
+
+
+def _value(record: TrialRecord) -> float:
+    assert record.value is not None
+    return record.value

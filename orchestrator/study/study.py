@@ -1,0 +1,157 @@
+"""The sweep's one Optuna study: the only owner of trial state.
+
+Every trial is stored with all searchable hyperparameters as parameters under frozen distributions, and
+with stage, seed, budget and the full configuration as attributes. Each change is one storage operation,
+so a kill between two of them leaves a trial RUNNING with a true curve, never something half told.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from orchestrator.errors import ConfigError
+from orchestrator.study.records import TrialRecord
+from orchestrator.study.space import SearchSpace
+from orchestrator.types import Configuration, Direction, Reason, TrialState, Value
+
+CONSTRAINT = "feasible"
+"""Name of the Optuna constraint that is above 0 on infeasible trials."""
+
+
+class SweepStudy:
+    """All trials of one sweep."""
+
+    def __init__(self, storage: BaseStorage, name: str, direction: Direction, space: SearchSpace) -> None:
+        self._study = optuna.create_study(
+            study_name=name, storage=storage, direction=direction.value, load_if_exists=True
+        )
+        self._storage = storage
+        self.direction = direction
+        self.space = space
+        self._records = [_record(trial) for trial in self._study.get_trials(deepcopy=False)]
+        # The storage's own ids, by trial number.
+        self._ids = [trial._trial_id for trial in self._study.get_trials(deepcopy=False)]
+
+    @property
+    def records(self) -> tuple[TrialRecord, ...]:
+        """Every trial, in the order of their numbers."""
+        return tuple(self._records)
+
+    def __getitem__(self, number: int) -> TrialRecord:
+        return self._records[number]
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def start(self, configuration: Configuration, *, stage: str, seed: int, epochs: int) -> TrialRecord:
+        """Store a new running trial and return it; its number is the next free one."""
+        distributions = self.space.distributions()
+        attributes = {
+            "stage": stage,
+            "seed": seed,
+            "epochs": epochs,
+            "configuration": dict(configuration),
+        }
+        self._study.add_trial(
+            FrozenTrial(
+                number=-1,
+                trial_id=-1,
+                state=OptunaState.RUNNING,
+                value=None,
+                datetime_start=datetime.now(),
+                datetime_complete=None,
+                params={name: configuration[name] for name in distributions},
+                distributions=distributions,
+                user_attrs=attributes,
+                system_attrs={},
+                intermediate_values={},
+            )
+        )
+        stored = self._study.get_trials(deepcopy=False)[len(self._records)]
+        self._records.append(_record(stored))
+        self._ids.append(stored._trial_id)
+        return self._records[-1]
+
+    def report(self, number: int, epoch: int, value: float) -> bool:
+        """Store the objective after ``epoch``; False if that epoch was reported before (a resumed trial)."""
+        record = self._records[number]
+        if epoch in record.curve:
+            return False
+        self._storage.set_trial_intermediate_value(self._ids[number], epoch, value)
+        self._replace(record, curve={**record.curve, epoch: value})
+        return True
+
+    def finish(
+        self,
+        number: int,
+        state: TrialState,
+        *,
+        seconds: float,
+        reason: Reason | None = None,
+        detail: str = "",
+    ) -> TrialRecord:
+        """End a trial for good. What explains the end is written before the state changes.
+
+        A complete or pruned trial is worth the best of its curve. An infeasible one gets a constraint
+        above 0 and the worst value known so far, because samplers ignore failed trials and would
+        propose the same again.
+
+        Raises:
+            ConfigError: the trial has ended already.
+        """
+        record = self._records[number]
+        if record.state.finished:
+            raise ConfigError(f"trial {number} has ended already as {record.state}")
+        infeasible = state is TrialState.INFEASIBLE
+        value = self._worst() if infeasible else self.direction.best(list(record.curve.values()))
+        end = {"state": state.value, "reason": reason, "detail": detail, "seconds": seconds}
+        trial_id = self._ids[number]
+        self._storage.set_trial_user_attr(trial_id, "end", end)
+        if infeasible:
+            trial = optuna.Trial(self._study, trial_id)
+            if CONSTRAINT not in trial.constraints:
+                trial.set_constraint(CONSTRAINT, 1.0)
+        stored = OptunaState.PRUNED if state is TrialState.PRUNED else OptunaState.COMPLETE
+        self._storage.set_trial_state_values(trial_id, stored, [value])
+        return self._replace(
+            record,
+            state=state,
+            value=None if infeasible else value,
+            reason=reason,
+            detail=detail,
+            seconds=seconds,
+        )
+
+    def _worst(self) -> float:
+        values = [record.value for record in self._records if record.value is not None]
+        return max(values, key=self.direction.cost, default=0.0)
+
+    def _replace(self, record: TrialRecord, **changes: Any) -> TrialRecord:
+        self._records[record.number] = replace(record, **changes)
+        return self._records[record.number]
+
+
+def _record(trial: FrozenTrial) -> TrialRecord:
+    attributes: Mapping[str, Any] = trial.user_attrs
+    configuration: dict[str, Value] = attributes["configuration"]
+    end = attributes.get("end") if trial.state.is_finished() else None
+    state = TrialState(end["state"]) if end else TrialState.RUNNING
+    return TrialRecord(
+        number=trial.number,
+        stage=attributes["stage"],
+        configuration=configuration,
+        seed=attributes["seed"],
+        epochs=attributes["epochs"],
+        state=state,
+        curve=dict(trial.intermediate_values),
+        value=trial.value if end and state is not TrialState.INFEASIBLE else None,
+        reason=Reason(end["reason"]) if end and end["reason"] else None,
+        detail=end["detail"] if end else "",
+        seconds=end["seconds"] if end else 0.0,
+    )

@@ -1,0 +1,1 @@
+"""What is trained: the task protocol and the shipped tasks."""

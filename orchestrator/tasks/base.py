@@ -1,0 +1,117 @@
+"""What a user brings: the task protocol, and bases for the two common kinds.
+
+A task is a class with five methods. :class:`ClassificationTask` and :class:`RegressionTask` leave two
+of them to write: ``splits`` and ``model``. Workers build the task anew from its import path and
+arguments, so it must not depend on anything else.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from orchestrator.types import Direction
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The data. Each item of a data set is a pair (input, target); statistics come from ``train`` only."""
+
+    train: Dataset[Any]
+    validation: Dataset[Any]
+    test: Dataset[Any]
+    """Read once, by the ensemble stage."""
+
+
+class Task(ABC):
+    """Data, model, loss and metrics of one problem."""
+
+    objective: ClassVar[str] = "loss"
+    """Which of the scores is optimised."""
+    directions: ClassVar[Mapping[str, Direction]] = {"loss": Direction.MINIMIZE}
+    """Every score and which way it is better."""
+
+    @abstractmethod
+    def splits(self) -> Splits:
+        """The three data sets, the same at every call."""
+
+    @abstractmethod
+    def model(self, **hyperparameters: Any) -> nn.Module:
+        """A new network with random weights.
+
+        Its keyword arguments are the hyperparameters ``model.*``; their defaults are the defaults of
+        the search. ``model(inputs)`` takes a batch of inputs and gives the outputs.
+        """
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """The training loss: a scalar, the mean over the batch."""
+
+    @abstractmethod
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """What an ensemble averages: probabilities, or predicted values; float64, first axis examples."""
+
+    @abstractmethod
+    def score(self, predictions: Tensor, targets: Tensor) -> dict[str, float]:
+        """The scores named in ``directions`` over all examples of a split at once."""
+
+    def augment(self, inputs: Tensor, targets: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+        """A randomly changed training batch; called only where ``data.augmentation`` is above 0."""
+        raise NotImplementedError(f"{type(self).__name__} has no augmentation, so data.augmentation must be 0")
+
+    @property
+    def direction(self) -> Direction:
+        """Which way the objective is better."""
+        return self.directions[self.objective]
+
+
+class ClassificationTask(Task):
+    """Outputs are logits (examples, classes), targets are class numbers.
+
+    The objective is the mean cross-entropy on validation (nats): it sees what accuracy is too coarse for.
+    """
+
+    directions: ClassVar[Mapping[str, Direction]] = {
+        "loss": Direction.MINIMIZE,
+        "accuracy": Direction.MAXIMIZE,
+    }
+
+    def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Cross-entropy."""
+        return nn.functional.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """Class probabilities."""
+        return outputs.double().softmax(dim=1)
+
+    def score(self, predictions: Tensor, targets: Tensor) -> dict[str, float]:
+        """Cross-entropy of the probabilities and share of examples whose likeliest class is right."""
+        # The smallest positive float64 keeps the logarithm finite where a probability underflowed.
+        likelihood = predictions.gather(1, targets[:, None]).clamp_min(torch.finfo(torch.float64).tiny)
+        correct = predictions.argmax(dim=1) == targets
+        return {"loss": float(-likelihood.log().mean()), "accuracy": float(correct.double().mean())}
+
+
+class RegressionTask(Task):
+    """Outputs and targets have shape (examples,) or (examples, values); the loss is the squared error."""
+
+    directions: ClassVar[Mapping[str, Direction]] = {"loss": Direction.MINIMIZE, "r2": Direction.MAXIMIZE}
+
+    def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Mean squared error; ``label_smoothing`` has no meaning here and is ignored."""
+        return nn.functional.mse_loss(outputs, targets)
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """The outputs."""
+        return outputs.double()
+
+    def score(self, predictions: Tensor, targets: Tensor) -> dict[str, float]:
+        """Mean squared error, and the share of the split's variance explained."""
+        targets = targets.double()
+        error = (predictions - targets).square().mean()
+        variance = (targets - targets.mean(dim=0)).square().mean()
+        return {"loss": float(error), "r2": float(1 - error / variance)}

@@ -1,0 +1,48 @@
+"""The door to where results are reviewed. Calls return at once; nothing here may stop a trial."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from orchestrator.types import Value
+
+SWEEP = "sweep"
+"""Key of the run at the top of the tree."""
+
+
+def stage_key(stage: str) -> str:
+    """Key of a stage's run."""
+    return f"stage:{stage}"
+
+
+def trial_key(number: int) -> str:
+    """Key of a trial's run."""
+    return f"trial:{number}"
+
+
+class Tracker(Protocol):
+    """A tree of runs, addressed by keys that are the same after a restart.
+
+    Every call may be repeated: what is already written is not written again.
+    """
+
+    def begin(
+        self, key: str, parent: str | None, name: str, params: Mapping[str, Value], tags: Mapping[str, str]
+    ) -> None:
+        """A run has started, or goes on."""
+        ...
+
+    def log(self, key: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Metrics of ``step`` (an epoch, from 1); steps of a run rise."""
+        ...
+
+    def artifact(self, key: str, name: str, text: str) -> None:
+        """A text file of a run."""
+        ...
+
+    def end(self, key: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """A run has ended: ``FINISHED``, ``FAILED`` or ``KILLED``; ``metrics`` sum it up."""
+        ...
+
+    def close(self) -> int:
+        """Write what is left; returns how many events could not be written."""
+        ...

@@ -1,0 +1,77 @@
+"""Trackers that need no server."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from orchestrator.types import Value
+
+
+class NullTracker:
+    """``tracking=none``: forgets everything. See :class:`~orchestrator.tracking.base.Tracker`."""
+
+    def begin(
+        self, key: str, parent: str | None, name: str, params: Mapping[str, Value], tags: Mapping[str, str]
+    ) -> None:
+        """Forget it."""
+
+    def log(self, key: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Forget it."""
+
+    def artifact(self, key: str, name: str, text: str) -> None:
+        """Forget it."""
+
+    def end(self, key: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Forget it."""
+
+    def close(self) -> int:
+        """Nothing is left."""
+        return 0
+
+
+@dataclass
+class MemoryRun:
+    """One run of a :class:`MemoryTracker`."""
+
+    name: str
+    parent: str | None
+    params: dict[str, Value]
+    tags: dict[str, str]
+    steps: dict[int, dict[str, float]] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    artifacts: dict[str, str] = field(default_factory=dict)
+    status: str = "RUNNING"
+
+
+class MemoryTracker:
+    """Keeps the tree in a dictionary, for tests and for looking at it from Python."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, MemoryRun] = {}
+
+    def begin(
+        self, key: str, parent: str | None, name: str, params: Mapping[str, Value], tags: Mapping[str, str]
+    ) -> None:
+        """See :class:`~orchestrator.tracking.base.Tracker`."""
+        if key in self.runs:
+            self.runs[key].tags.update(tags)
+        else:
+            self.runs[key] = MemoryRun(name, parent, dict(params), dict(tags))
+
+    def log(self, key: str, step: int, metrics: Mapping[str, float]) -> None:
+        """See :class:`~orchestrator.tracking.base.Tracker`."""
+        self.runs[key].steps.setdefault(step, dict(metrics))
+
+    def artifact(self, key: str, name: str, text: str) -> None:
+        """See :class:`~orchestrator.tracking.base.Tracker`."""
+        self.runs[key].artifacts[name] = text
+
+    def end(self, key: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """See :class:`~orchestrator.tracking.base.Tracker`."""
+        run = self.runs[key]
+        run.status = status
+        run.metrics.update(metrics)
+        run.tags.update(tags)
+
+    def close(self) -> int:
+        """Nothing is left."""
+        return 0

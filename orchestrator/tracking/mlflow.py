@@ -1,0 +1,220 @@
+"""MLflow, written by one background thread in batches.
+
+The driver only appends to a queue. The thread gathers what belongs to a run and writes it in one call;
+when MLflow does not answer it keeps the backlog and tries again. What is still unwritten when the
+command ends is not lost: the study has it, and the next command with this sweep sends everything
+again, of which the writer skips what MLflow has (``_adopt``).
+"""
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.types import Value
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger("orchestrator")
+
+KEY_TAG = "orchestrator.key"
+SWEEP_TAG = "orchestrator.sweep_id"
+METRICS_PER_CALL = 1000
+"""MLflow's own limit on one ``log_batch``."""
+PARAM_CHARACTERS = 6000
+"""MLflow's own limit on a parameter's value."""
+
+
+@dataclass
+class _Run:
+    """What is known and what is still to be written of one run."""
+
+    key: str
+    parent: str | None = None
+    name: str = ""
+    run_id: str | None = None
+    last_step: int = 0
+    done: bool = False
+    params: dict[str, Value] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
+    artifacts: dict[str, str] = field(default_factory=dict)
+    status: str | None = None
+
+
+class MlflowTracker:
+    """See :class:`~orchestrator.tracking.base.Tracker`."""
+
+    def __init__(
+        self, uri: str, experiment: str, sweep_id: str, *, flush_s: float = 2.0, close_timeout_s: float = 60.0
+    ) -> None:
+        """Start the writer.
+
+        Args:
+            uri: MLflow tracking URI.
+            experiment: experiment that the sweep's runs belong to; made if there is none.
+            sweep_id: identity of the sweep: runs of an earlier command with it are continued.
+            flush_s: seconds between batches.
+            close_timeout_s: seconds that ``close`` waits for the backlog.
+        """
+        self._uri = uri
+        self._experiment = experiment
+        self._sweep_id = sweep_id
+        self._flush_s = flush_s
+        self._close_timeout_s = close_timeout_s
+        self._events: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self._runs: dict[str, _Run] = {}
+        self._dirty: dict[str, _Run] = {}
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._write_until_closed, name="mlflow-writer", daemon=True)
+        self._thread.start()
+
+    def begin(
+        self, key: str, parent: str | None, name: str, params: Mapping[str, Value], tags: Mapping[str, str]
+    ) -> None:
+        """See :class:`~orchestrator.tracking.base.Tracker`."""
+        self._events.put(("begin", key, parent, name, dict(params), dict(tags)))
+
+    def log(self, key: str, step: int, metrics: Mapping[str, float]) -> None:
+        """See :class:`~orchestrator.tracking.base.Tracker`."""
+        self._events.put(("log", key, step, dict(metrics), int(time.time() * 1000)))
+
+    def artifact(self, key: str, name: str, text: str) -> None:
+        """See :class:`~orchestrator.tracking.base.Tracker`."""
+        self._events.put(("artifact", key, name, text))
+
+    def end(self, key: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """See :class:`~orchestrator.tracking.base.Tracker`."""
+        self._events.put(("end", key, status, dict(metrics), dict(tags), int(time.time() * 1000)))
+
+    def close(self) -> int:
+        """See :class:`~orchestrator.tracking.base.Tracker`. Waits at most ``close_timeout_s``."""
+        self._closing.set()
+        self._thread.join(self._close_timeout_s)
+        left = self._events.qsize() + len(self._dirty)
+        if left:
+            log.warning("MLflow at %s: %d runs are not fully written; the next command writes them", self._uri, left)
+        return left
+
+    def _write_until_closed(self) -> None:
+        client, experiment_id, warned = None, "", False
+        while True:
+            closing = self._closing.wait(self._flush_s)
+            try:
+                if client is None:
+                    client, experiment_id = self._connect()
+                self._drain()
+                for key in list(self._dirty):
+                    self._write(client, experiment_id, self._dirty[key])
+                    del self._dirty[key]
+            except Exception as error:
+                # Whatever MLflow raises, training goes on and the backlog waits.
+                if not warned:
+                    log.warning("MLflow at %s: %s; trying again", self._uri, str(error).splitlines()[0])
+                warned = True
+                continue
+            if closing and self._events.empty():
+                return
+
+    def _connect(self) -> tuple["MlflowClient", str]:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # Here, not above: the import takes a second, and only this thread needs it.
+        from mlflow import MlflowClient
+
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        client = MlflowClient(self._uri)
+        found = client.get_experiment_by_name(self._experiment)
+        experiment_id = found.experiment_id if found else client.create_experiment(self._experiment)
+        self._adopt(client, experiment_id)
+        return client, experiment_id
+
+    def _adopt(self, client: "MlflowClient", experiment_id: str) -> None:
+        """Take over the runs that an earlier command wrote for this sweep."""
+        token: str | None = None
+        while True:
+            page = client.search_runs(
+                [experiment_id], f"tags.`{SWEEP_TAG}` = '{self._sweep_id}'", max_results=1000, page_token=token
+            )
+            for found in page:
+                key = found.data.tags[KEY_TAG]
+                run = _Run(key, run_id=found.info.run_id, done=found.info.status != "RUNNING")
+                if not run.done and "epoch" in found.data.metrics:
+                    run.last_step = int(found.data.metrics["epoch"])
+                self._runs[key] = run
+            token = page.token
+            if not token:
+                return
+
+    def _drain(self) -> None:
+        while not self._events.empty():
+            event = self._events.get()
+            kind, key, *rest = event
+            run = self._runs.setdefault(key, _Run(key))
+            if run.done and key.startswith("trial:"):
+                continue
+            getattr(self, f"_take_{kind}")(run, *rest)
+            self._dirty[key] = run
+
+    @staticmethod
+    def _take_begin(run: _Run, parent: str | None, name: str, params: dict[str, Value], tags: dict[str, str]) -> None:
+        run.parent, run.name, run.status, run.done = parent, name, "RUNNING", False
+        if run.run_id is None:
+            run.params.update(params)
+        run.tags.update(tags)
+
+    @staticmethod
+    def _take_log(run: _Run, step: int, metrics: dict[str, float], timestamp: int) -> None:
+        if step > run.last_step:
+            run.metrics += [(name, value, timestamp, step) for name, value in metrics.items()]
+            run.metrics.append(("epoch", step, timestamp, step))
+            run.last_step = step
+
+    @staticmethod
+    def _take_artifact(run: _Run, name: str, text: str) -> None:
+        run.artifacts[name] = text
+
+    @staticmethod
+    def _take_end(run: _Run, status: str, metrics: dict[str, float], tags: dict[str, str], timestamp: int) -> None:
+        run.metrics += [(name, value, timestamp, 0) for name, value in metrics.items()]
+        run.tags.update(tags)
+        run.status = status
+
+    def _write(self, client: "MlflowClient", experiment_id: str, run: _Run) -> None:
+        """Write what has gathered; each part is forgotten as soon as it is written."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        if run.run_id is None:
+            run.run_id = self._create(client, experiment_id, run)
+        elif run.status == "RUNNING":
+            client.update_run(run.run_id, status="RUNNING")
+        params = [Param(name, str(value)[:PARAM_CHARACTERS]) for name, value in run.params.items()]
+        tags = [RunTag(name, value) for name, value in run.tags.items()]
+        while run.metrics or params or tags:
+            batch = run.metrics[:METRICS_PER_CALL]
+            client.log_batch(run.run_id, [Metric(*entry) for entry in batch], params[:100], tags[:100])
+            del run.metrics[:METRICS_PER_CALL]
+            params, tags = params[100:], tags[100:]
+        run.params, run.tags = {}, {}
+        for name in list(run.artifacts):
+            client.log_text(run.run_id, run.artifacts[name], name)
+            del run.artifacts[name]
+        if run.status not in (None, "RUNNING"):
+            client.set_terminated(run.run_id, run.status)
+            run.done = True
+        run.status = None
+
+    def _create(self, client: "MlflowClient", experiment_id: str, run: _Run) -> str:
+        tags = {KEY_TAG: run.key, SWEEP_TAG: self._sweep_id, **run.tags}
+        if run.parent is not None:
+            tags["mlflow.parentRunId"] = str(self._runs[run.parent].run_id)
+        run.tags = {}
+        if run.status == "RUNNING":
+            run.status = None
+        created = client.create_run(experiment_id, tags=tags, run_name=run.name)
+        return str(created.info.run_id)

@@ -1,0 +1,259 @@
+"""The training loop: one trial from its first batch to its last, one epoch at a time.
+
+Everything random is seeded anew at the start of each epoch from (seed, epoch), so the state between
+two epochs is what :meth:`Loop.state` returns and nothing else: a resumed trial continues bit for bit
+on the CPU.
+"""
+
+import math
+import random
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from orchestrator.config.hyperparameters import Hyperparameters
+from orchestrator.config.schema import TrainerConfig
+from orchestrator.errors import InfeasibleTrialError
+from orchestrator.seeds import derive_seed
+from orchestrator.tasks.base import Splits, Task
+from orchestrator.training import checkpoint
+from orchestrator.training.data import Batch, in_sequence, load, size, steps_per_epoch, training_order
+from orchestrator.training.optimizers import make_optimizer
+from orchestrator.training.schedules import multiplier
+from orchestrator.types import EpochResult, Reason, TrialSpec
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and PyTorch's global generators (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def pick_device(config: TrainerConfig) -> torch.device:
+    """The device of a trial: with ``auto``, the first visible GPU if there is one."""
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)
+
+
+class Loop:
+    """A model in training, with everything that belongs to it."""
+
+    def __init__(
+        self, task: Task, splits: Splits, hyperparameters: Hyperparameters, config: TrainerConfig, spec: TrialSpec
+    ) -> None:
+        self.task = task
+        self.splits = splits
+        self.hp = hyperparameters
+        self.config = config
+        self.spec = spec
+        self.device = pick_device(config)
+        seed_everything(derive_seed(spec.seed, "init"))
+        self.model = task.model(**hyperparameters.model).to(self.device)
+        self.optimizer = make_optimizer(hyperparameters.optimizer, self.model)
+        self.average = self._averaged_model()
+        half = torch.cuda.is_available() and not torch.cuda.is_bf16_supported()
+        self.amp = config.amp and self.device.type == "cuda"
+        self.amp_type = torch.float16 if half else torch.bfloat16
+        self.scaler = torch.amp.GradScaler("cuda", enabled=self.amp and half)
+        self.epoch = 0
+        self.step = 0
+        self.best: dict[str, Any] = {"epoch": 0, "value": task.direction.worst, "model": {}}
+        per_epoch = steps_per_epoch(size(splits.train), hyperparameters.data.batch_size)
+        self.total_steps = spec.epochs * per_epoch
+
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is spent, or the objective has not improved for ``patience`` epochs."""
+        waited = self.epoch - int(self.best["epoch"])
+        return self.epoch >= self.spec.epochs or 0 < self.config.patience <= waited
+
+    def run_epoch(self) -> EpochResult:
+        """Train for one epoch, evaluate, keep the weights if they are the best so far.
+
+        Raises:
+            InfeasibleTrialError: the training loss or a validation score is not finite.
+        """
+        started = time.perf_counter()
+        seed_everything(derive_seed(self.spec.seed, "epoch", self.epoch))
+        train = self._train()
+        self.epoch += 1
+        scores = self.evaluate()
+        value = scores[self.task.objective]
+        if self.task.direction.better(value, self.best["value"]):
+            weights = {name: tensor.detach().cpu().clone() for name, tensor in self._evaluated().state_dict().items()}
+            self.best = {"epoch": self.epoch, "value": value, "model": weights}
+        metrics = {f"train/{name}": number for name, number in train.items()}
+        metrics |= {f"val/{name}": number for name, number in scores.items()}
+        metrics["seconds"] = time.perf_counter() - started
+        return EpochResult(epoch=self.epoch, value=value, metrics=metrics)
+
+    def _train(self) -> dict[str, float]:
+        """One pass over the training split; returns what was seen on the way."""
+        self.model.train()
+        order = training_order(size(self.splits.train), self.hp.data.batch_size, self.spec.seed, self.epoch)
+        total_loss, total_norm, seen = 0.0, 0.0, 0
+        for batch in load(self.splits.train, order, self.config.data_workers):
+            rate = self._set_learning_rate()
+            loss = self._backward(self._to_device(batch))
+            total_norm += self._update()
+            total_loss += loss * len(batch[0])
+            seen += len(batch[0])
+            self.step += 1
+        return {"loss": total_loss / seen, "grad_norm": total_norm / len(order), "lr": rate}
+
+    def _set_learning_rate(self) -> float:
+        rate = self.hp.optimizer.lr * multiplier(self.hp.schedule, self.step, self.total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _backward(self, batch: Batch) -> float:
+        """Accumulate the gradient of the batch's mean loss; returns that loss."""
+        inputs, targets = batch
+        if self.hp.data.augmentation > 0:
+            inputs, targets = self.task.augment(inputs, targets, self.hp.data.augmentation)
+        part = self.config.microbatch_size or len(inputs)
+        self.optimizer.zero_grad()
+        total = 0.0
+        for some_inputs, some_targets in zip(torch.split(inputs, part), torch.split(targets, part), strict=True):
+            with self._autocast():
+                outputs = self.model(some_inputs)
+                loss = self.task.loss(outputs, some_targets, self.hp.loss.label_smoothing)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise InfeasibleTrialError(
+                    Reason.NON_FINITE, f"training loss {value} in epoch {self.epoch + 1}, step {self.step}"
+                )
+            share = len(some_inputs) / len(inputs)
+            torch.autograd.backward(self.scaler.scale(loss * share))
+            total += value * share
+        return total
+
+    def _update(self) -> float:
+        """Clip, step, average; returns the gradient's norm before clipping."""
+        self.scaler.unscale_(self.optimizer)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = float(get_total_norm(gradients))
+        limit = self.hp.optimizer.clip_norm
+        if 0 < limit < norm < math.inf:
+            torch._foreach_mul_(gradients, limit / norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return norm
+
+    def evaluate(self) -> dict[str, float]:
+        """The task's scores over the whole validation split.
+
+        Raises:
+            InfeasibleTrialError: a score is not finite.
+        """
+        predictions, targets = predict(
+            self.task, self._evaluated(), self.splits.validation, self.config, self._autocast
+        )
+        scores = self.task.score(predictions, targets)
+        for name, value in scores.items():
+            if not math.isfinite(value):
+                raise InfeasibleTrialError(Reason.NON_FINITE, f"validation {name} {value} after epoch {self.epoch}")
+        return scores
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on, as tensors and plain values."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "best": self.best,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else None,
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state`."""
+        self.epoch, self.step, self.best = state["epoch"], state["step"], state["best"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.scaler.load_state_dict(state["scaler"])
+
+    def _averaged_model(self) -> AveragedModel | None:
+        decay = self.hp.optimizer.ema_decay
+        if decay == 0:
+            return None
+        return AveragedModel(self.model, multi_avg_fn=_ema(decay), use_buffers=True)
+
+    def _evaluated(self) -> nn.Module:
+        return self.model if self.average is None else self.average.module
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if not self.amp:
+            return nullcontext()
+        return torch.autocast("cuda", dtype=self.amp_type)
+
+    def _to_device(self, batch: Batch) -> Batch:
+        inputs, targets = batch
+        return inputs.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
+
+
+def _ema(decay: float) -> Any:
+    return get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+
+
+@torch.inference_mode()
+def predict(
+    task: Task,
+    model: nn.Module,
+    dataset: Any,
+    config: TrainerConfig,
+    autocast: Any = nullcontext,
+) -> tuple[Tensor, Tensor]:
+    """The task's predictions and the targets of every example of ``dataset``, on the CPU."""
+    model.eval()
+    device = next(model.parameters()).device
+    predictions, targets = [], []
+    for inputs, some_targets in in_sequence(dataset, config.eval_batch_size, config.data_workers):
+        with autocast():
+            outputs = model(inputs.to(device, non_blocking=True))
+        predictions.append(task.predictions(outputs.float()).cpu())
+        targets.append(some_targets.cpu())
+    return torch.cat(predictions), torch.cat(targets)
+
+
+def fit(
+    task: Task, splits: Splits, hyperparameters: Hyperparameters, config: TrainerConfig, spec: TrialSpec
+) -> Iterator[EpochResult]:
+    """Train one trial, yielding after each epoch; continues from the checkpoint in ``spec.directory``.
+
+    The loop state is written every ``checkpoint_epochs``, at ``spec.save_at``, at the end, and when the
+    iterator is closed early.
+    """
+    loop = Loop(task, splits, hyperparameters, config, spec)
+    folder: Path = spec.directory
+    if spec.keep and checkpoint.exists(folder):
+        loop.restore(checkpoint.load(folder))
+    saved = loop.epoch
+    try:
+        while not loop.finished:
+            result = loop.run_epoch()
+            due = loop.epoch % config.checkpoint_epochs == 0 or loop.epoch in spec.save_at
+            if spec.keep and (due or loop.finished):
+                checkpoint.save(folder, loop.state())
+                saved = loop.epoch
+            yield result
+    except GeneratorExit:
+        if spec.keep and saved < loop.epoch:
+            checkpoint.save(folder, loop.state())
+        raise

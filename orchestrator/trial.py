@@ -1,0 +1,53 @@
+"""One trial as a program that a runner executes: seed, build, fit; failures named.
+
+It knows the task and PyTorch, and nothing of Ray, Optuna, MLflow or Hydra.
+"""
+
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from orchestrator.config.hyperparameters import from_flat
+from orchestrator.config.schema import TaskConfig, TrainerConfig
+from orchestrator.errors import InfeasibleTrialError
+from orchestrator.tasks.loading import load_once
+from orchestrator.training.loop import fit
+from orchestrator.types import End, EpochResult, Outcome, Reason, TrialSpec
+
+_PACKAGE = str(Path(__file__).parent)
+
+
+@dataclass(frozen=True)
+class TrainingProgram:
+    """Train the task's model with the trial's configuration. See :class:`~orchestrator.types.TrialProgram`."""
+
+    task: TaskConfig
+    trainer: TrainerConfig
+    threads: int
+    """PyTorch threads: the same with every runner, because the sum of floats depends on them."""
+
+    def __call__(self, spec: TrialSpec) -> Iterator[EpochResult]:
+        """Yield after each epoch."""
+        torch.set_num_threads(self.threads)
+        task, splits = load_once(self.task)
+        try:
+            yield from fit(task, splits, from_flat(spec.configuration), self.trainer, spec)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise InfeasibleTrialError(Reason.OUT_OF_MEMORY, str(error).splitlines()[0]) from None
+        except RuntimeError as error:
+            if "can't allocate memory" in str(error):
+                raise InfeasibleTrialError(Reason.OUT_OF_MEMORY, str(error).splitlines()[0]) from None
+            raise
+
+
+def failure(error: Exception) -> Outcome:
+    """What ended a trial, for the study: the reason, one line, and the traceback from the user's frames on."""
+    if isinstance(error, InfeasibleTrialError):
+        return Outcome(End.FAILED, error.reason, error.detail)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)] or frames
+    text = "".join(traceback.format_list(own))
+    return Outcome(End.FAILED, Reason.USER_ERROR, f"{type(error).__name__}: {error}\n{text}")

@@ -1,0 +1,136 @@
+"""Typed values that cross layers. This module imports nothing of the package."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+Value = bool | int | float | str
+"""The value of one hyperparameter."""
+
+Configuration = Mapping[str, Value]
+"""One value for every hyperparameter, by dotted name (``optimizer.lr``), varied or fixed."""
+
+
+class Direction(StrEnum):
+    """Which way the objective is better."""
+
+    MINIMIZE = "minimize"
+    MAXIMIZE = "maximize"
+
+    @property
+    def worst(self) -> float:
+        """The value that every finite value beats."""
+        return math.inf if self is Direction.MINIMIZE else -math.inf
+
+    def better(self, value: float, than: float) -> bool:
+        """Whether ``value`` is strictly better than ``than``; NaN never is."""
+        return value < than if self is Direction.MINIMIZE else value > than
+
+    def cost(self, value: float) -> float:
+        """``value`` turned so that less is better."""
+        return value if self is Direction.MINIMIZE else -value
+
+    def best(self, values: Sequence[float]) -> float:
+        """The best of ``values``; ``worst`` when there is none."""
+        return min(values, key=self.cost, default=self.worst)
+
+
+class TrialState(StrEnum):
+    """Where a trial stands. A trial leaves RUNNING once and never changes again."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    INFEASIBLE = "infeasible"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the trial has ended."""
+        return self is not TrialState.RUNNING
+
+
+class Reason(StrEnum):
+    """Why a trial is infeasible, or why it was stopped."""
+
+    NON_FINITE = "non_finite"
+    OUT_OF_MEMORY = "out_of_memory"
+    USER_ERROR = "user_error"
+    WORKER_DIED = "worker_died"
+    RUNG = "rung"
+    TIMEOUT = "timeout"
+
+
+class Decision(StrEnum):
+    """What a runner does with a trial that has just reported."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+    PAUSE = "pause"
+    """End it here without a verdict: the command is stopping and the next one resumes the trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSpec:
+    """All that a worker needs to know to run one trial."""
+
+    number: int
+    """Optuna's trial number, counted from 0 over the whole sweep."""
+    stage: str
+    configuration: Configuration
+    seed: int
+    """Seed of everything random in the trial."""
+    epochs: int
+    """Budget: passes over the training split."""
+    directory: Path
+    """Where the trial keeps its checkpoint."""
+    save_at: tuple[int, ...] = ()
+    """Epochs (from 1) after which the loop state is written; the last epoch always is."""
+    keep: bool = True
+    """False: write no files at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochResult:
+    """What a trial reports after each epoch."""
+
+    epoch: int
+    """Epochs finished so far, from 1."""
+    value: float
+    """The objective on the validation split after this epoch."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Everything measured, by name (``train/loss``, ``val/accuracy``, ``seconds``)."""
+
+
+class End(StrEnum):
+    """How the execution of a trial ended, as a runner saw it."""
+
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    PAUSED = "paused"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of a trial's execution."""
+
+    end: End
+    reason: Reason | None = None
+    detail: str = ""
+    """For FAILED: one line, then the traceback."""
+
+
+class TrialProgram(Protocol):
+    """What a runner executes: one trial as an iterator of epochs.
+
+    It must be picklable. Closing the iterator early (``close()``) ends the trial in good order: its
+    state is checkpointed. It raises :class:`~orchestrator.errors.InfeasibleTrialError` for a failure it
+    can name; anything else it raises counts as the user's error.
+    """
+
+    def __call__(self, spec: TrialSpec) -> Iterator[EpochResult]:
+        """Run the trial described by ``spec``, from its checkpoint if there is one."""
+        ...
