@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -29,12 +29,16 @@ class Progress:
         for line in text.splitlines():
             self._log.info(line)
 
-    def update(self, text: str) -> None:
-        """Where things stand: rewritten in place on a terminal, now and then a line elsewhere."""
+    def update(self, status: str | Callable[[], str]) -> None:
+        """Where things stand: rewritten in place on a terminal, now and then a line elsewhere.
+
+        A function is called only when its text is shown.
+        """
         now = time.monotonic()
         if now - self._last < (REWRITE_EVERY_S if self._live else LINE_EVERY_S):
             return
         self._last = now
+        text = status if isinstance(status, str) else status()
         if self._live:
             self._clear()
             self._stream.write(text[:200])

@@ -35,12 +35,20 @@ class TrainingProgram:
         task, splits = load_once(self.task)
         try:
             yield from fit(task, splits, from_flat(spec.configuration), self.trainer, spec)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise InfeasibleTrialError(Reason.OUT_OF_MEMORY, str(error).splitlines()[0]) from None
-        except RuntimeError as error:
-            if "can't allocate memory" in str(error):
-                raise InfeasibleTrialError(Reason.OUT_OF_MEMORY, str(error).splitlines()[0]) from None
-            raise
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            # Python's own MemoryError has no text.
+            line = next(iter(str(error).splitlines()), type(error).__name__)
+            raise InfeasibleTrialError(Reason.OUT_OF_MEMORY, line) from None
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # The CPU allocator, the CUDA driver, cuBLAS and cuDNN say so in their text only.
+    signs = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+    return any(sign in str(error) for sign in signs)
 
 
 def failure(error: Exception) -> Outcome:

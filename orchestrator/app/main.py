@@ -18,14 +18,13 @@ from orchestrator.config.entry import run_command, use_words
 from orchestrator.config.schema import RunConfig
 from orchestrator.ensemble.stage import describe as describe_ensemble
 from orchestrator.ensemble.stage import run_ensemble
-from orchestrator.errors import InterruptedSweepError, OrchestratorError
+from orchestrator.errors import InterruptedSweepError, NoFeasibleTrialError, OrchestratorError
 from orchestrator.files import write_text
 from orchestrator.progress import Progress, log_to, table
 from orchestrator.stages.recipe import StageSequence
-from orchestrator.stages.search import start_configurations
-from orchestrator.stages.sweep import Plan, Sweep, make_plan, open_sweep, retrain_command
+from orchestrator.stages.sweep import Plan, Sweep, make_plan, open_sweep, retrain_command, short
 from orchestrator.study.storage import quiet_optuna
-from orchestrator.tracking.base import SWEEP, stage_key
+from orchestrator.tracking.base import SWEEP
 
 
 def main(words: list[str] | None = None) -> int:
@@ -45,6 +44,7 @@ def main(words: list[str] | None = None) -> int:
 def _dispatch(config: RunConfig) -> int:
     plan = make_plan(config)
     stages = stages_of(config)
+    tracking_uri(config)
     if config.stage.name == "status":
         print(describe_status(plan))
     elif config.dry_run:
@@ -67,11 +67,12 @@ def run_stages(plan: Plan, names: list[str]) -> None:
     Raises:
         OrchestratorError: see :mod:`orchestrator.errors`.
     """
+    if all(plan.config.stages[name].kind == "ensemble" for name in names) and not plan.exists:
+        raise NoFeasibleTrialError(f"sweep {plan.name} has no trained checkpoint; run a search stage first")
     progress = Progress()
     with open_sweep(plan, progress) as sweep:
         handler = log_to(sweep.folder / "orchestrator.log")
         try:
-            start_configurations(sweep)
             _note_command(sweep)
             _announce(sweep, names)
             _run_tracked(sweep, names)
@@ -114,6 +115,7 @@ def _search(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> Non
         runner.run(make_program(sweep.config), StageSequence(sweep, names, runner.workers, stopping))
     finally:
         runner.close()
+        sweep.checkpoints.tidy(sweep.study.records)
 
 
 def _ensemble(sweep: Sweep, name: str) -> None:
@@ -121,16 +123,10 @@ def _ensemble(sweep: Sweep, name: str) -> None:
         sweep.progress.say(f"[{name}] finished before; skipped (the test split is read once)")
         return
     result = run_ensemble(sweep, name)
-    sweep.ledger.finish(name, result)
-    text = describe_ensemble(sweep, result)
-    metrics = {
-        f"{split}/{who}/{score}": value
-        for split, scores in (("validation", result.validation), ("test", result.test))
-        for who, values in scores.items()
-        for score, value in values.items()
-    }
-    sweep.tracker.end(stage_key(name), "FINISHED", metrics, {"mlflow.note.content": f"```\n{text}\n```"})
-    sweep.progress.say(f"[{name}] verdict:\n{text}")
+    text = f"[{name}] verdict:\n{describe_ensemble(sweep, result)}"
+    sweep.ledger.finish(name, result, text)
+    sweep.track_stage_end(name)
+    sweep.progress.say(text)
 
 
 def _announce(sweep: Sweep, names: list[str]) -> None:
@@ -150,18 +146,9 @@ def _conclude(sweep: Sweep) -> None:
     if best is None:
         return
     say = sweep.progress.say
+    changed = [name for name in sweep.space.hyperparameters if best.configuration[name] != sweep.base[name]]
     rows = [["hyperparameter", "default", "best"]]
-    for name in sweep.space.hyperparameters:
-        if best.configuration[name] != sweep.base[name]:
-            rows.append(
-                [
-                    name,
-                    f"{sweep.base[name]:.4g}" if isinstance(sweep.base[name], float) else str(sweep.base[name]),
-                    f"{best.configuration[name]:.4g}"
-                    if isinstance(best.configuration[name], float)
-                    else str(best.configuration[name]),
-                ]
-            )
+    rows += [[name, short(sweep.base[name]), short(best.configuration[name])] for name in changed]
     say(f"best so far: trial {best.number}, {sweep.task.objective} {best.value:.4g} on validation")
     if len(rows) > 1:
         say(table(rows))

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from orchestrator.config.schema import RunConfig, RunnerConfig
+from orchestrator.errors import ConfigError
 from orchestrator.runners.base import Runner
 from orchestrator.runners.local import LocalRunner
 from orchestrator.stages.sweep import Sweep
@@ -13,6 +14,9 @@ from orchestrator.tracking.base import Tracker
 from orchestrator.tracking.memory import NullTracker
 from orchestrator.tracking.mlflow import MlflowTracker
 from orchestrator.trial import TrainingProgram
+
+SCHEMES = ("sqlite", "http", "https", "file", "postgresql", "mysql", "mssql", "databricks")
+"""Kinds of tracking URI that MLflow takes."""
 
 
 def make_runner(config: RunnerConfig) -> Runner:
@@ -26,7 +30,14 @@ def make_runner(config: RunnerConfig) -> Runner:
 
 
 def tracking_uri(config: RunConfig) -> str:
-    """The MLflow tracking URI of a command: the one given, or an SQLite file beside the sweeps."""
+    """The MLflow tracking URI of a command: the one given, or an SQLite file beside the sweeps.
+
+    Raises:
+        ConfigError: MLflow knows no such kind of URI.
+    """
+    uri = config.tracking.uri
+    if uri is not None and uri.partition(":")[0].partition("+")[0] not in SCHEMES:
+        raise ConfigError(f"tracking.uri={uri}: must begin with one of {', '.join(f'{s}:' for s in SCHEMES)}")
     return config.tracking.uri or f"sqlite:///{Path(config.sweep.dir).resolve() / 'mlflow.db'}"
 
 

@@ -5,19 +5,22 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from orchestrator.config.compose import to_run_config
 from orchestrator.config.errors import known_keys, suggest
 from orchestrator.config.schema import VERBS, RunConfig
-from orchestrator.errors import ConfigError, OrchestratorError
+from orchestrator.errors import ConfigError
 from orchestrator.files import data_folder
 
 Command = Callable[[RunConfig], int]
@@ -31,17 +34,19 @@ def run_command(command: Command) -> int:
     Raises:
         ConfigError: the words or the values are wrong.
     """
+    _check_options(sys.argv[1:])
     register_search_spaces()
     codes: list[int] = [0]
-    errors: list[OrchestratorError] = []
+    errors: list[Exception] = []
 
     def job(tree: DictConfig) -> None:
-        # Kept and raised below: passing through Hydra an error would be printed twice.
+        # Kept and raised below: passing through Hydra an error would be printed twice, and could not be
+        # told from Hydra's own.
         if errors:
             return
         try:
             codes.append(command(_typed(tree)))
-        except OrchestratorError as error:
+        except Exception as error:
             errors.append(error)
 
     # Without this Hydra prints its own text and ends the process with exit code 1.
@@ -53,11 +58,28 @@ def run_command(command: Command) -> int:
         raise ConfigError(explain(error)) from None
     except OmegaConfBaseException as error:
         raise ConfigError(str(error).splitlines()[0]) from None
+    except YAMLError as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+    except ValueError as error:
+        # Hydra's complaint about GROUP=null or a word without a key; it does not say which word.
+        words = [word for word in sys.argv[1:] if re.fullmatch(r"=.*|[\w/@]+=(null|~)?", word)]
+        raise ConfigError(f"{' '.join(words)}: a group takes the name of an option ({error})") from None
     finally:
         GlobalHydra.instance().clear()
     if errors:
         raise errors[0]
     return max(codes)
+
+
+def _check_options(words: list[str]) -> None:
+    """Refuse an unknown ``--option`` in one line, where Hydra would print its usage."""
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; options are -m, --help, --cfg job, --config-dir DIR; settings are KEY=VALUE")
+
+    parser = get_args_parser()
+    setattr(parser, "error", refuse)  # noqa: B010
+    parser.parse_args(words)
 
 
 def register_search_spaces() -> None:
@@ -74,10 +96,12 @@ def register_search_spaces() -> None:
 
 
 def _typed(tree: DictConfig) -> RunConfig:
-    if HydraConfig.get().mode == hydra.types.RunMode.MULTIRUN and tree.sweep.name is None:
-        tree.sweep.name = multirun_name(tree.task.name, tree.seed, HydraConfig.get().overrides.task)
-    with open_dict(tree):
-        tree.task.option = HydraConfig.get().runtime.choices["task"]
+    hydra_config = HydraConfig.get()
+    if isinstance(tree.get("task"), DictConfig):
+        if hydra_config.mode == hydra.types.RunMode.MULTIRUN and tree.sweep.name is None:
+            tree.sweep.name = multirun_name(tree.task.name, tree.seed, hydra_config.overrides.task)
+        with open_dict(tree):
+            tree.task.option = hydra_config.runtime.choices.get("task", "custom")
     return to_run_config(tree)
 
 
@@ -91,33 +115,68 @@ def multirun_name(task: str, seed: int, overrides: list[str]) -> str:
 def explain(error: HydraException) -> str:
     """One line for what Hydra could not compose, with the known names."""
     text = str(error)
-    if found := re.search(r"Could not override '([^'@]+)(?:@[^']*)?'\.?\s*No match in the defaults list", text):
-        return f"{found[1]}: no such group; {suggest(found[1], _options(''))}"
-    if found := re.search(r"In '[^']*': Could not find '([^']+)'|Could not find '([^']+)'", text):
-        group, _, option = (found[1] or found[2]).rpartition("/")
-        known = [*_options(group)]
-        return f"{group}={option}: no such option; {suggest(option, known)}"
-    if found := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_key(found[1])
+    cause = error.__cause__
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override or "")
+    if found := re.search(r"Could not (?:find|load) '([^']+)'", text):
+        return _unknown_option(found[1], text)
+    if found := re.search(r"Could not override '([^'@]+)", text):
+        return (
+            _unknown_key(found[1], cause) if isinstance(cause, OmegaConfBaseException) else _unknown_group(found[1])
+        )
+    if found := re.search(r"Could not delete (?:from config\. )?'([^'=]+)", text):
+        return f"~{found[1]}: there is no such setting to remove"
     if found := re.search(r"Could not append to config. An item is already at '([^']+)'", text):
         return f"+{found[1]}: is there already; write it without the +"
+    if found := re.search(r"Ambiguous value for argument '(.+)'\n", text):
+        return f"{found[1]}: several values need -m (one sweep for each); a list is written KEY=[a,b]"
+    if found := re.search(r"Cannot find primary config '([^']+)'", text):
+        return f"{found[1]}: no such configuration file"
     return " ".join(text.split())
 
 
-def _unknown_key(key: str) -> str:
-    parent, _, name = key.rpartition(".")
-    if key.split(".")[0] == "stage":
-        return f"{key}: no such setting; settings of a stage are stages.NAME.{name or 'n_trials'}"
-    if parent == "model":
-        return f"{key}: not among the task's defaults; to add an argument of its model write +{key}=VALUE"
+def _unreadable(word: str) -> str:
+    if "=" in word:
+        return f"{word}: cannot be read; a value with special characters is quoted twice: 'KEY=\"a, b\"'"
+    stages = _options("stage")
+    hint = f"stage={word}" if word in stages else f"{word}=VALUE"
+    return f"{word}: settings are written KEY=VALUE; did you mean {hint}?"
+
+
+def _unknown_option(path: str, text: str) -> str:
+    """``path`` is GROUP/OPTION, and so may be the option's own name; Hydra's ``text`` may list what is there."""
+    groups = _options("")
+    group = next((name for name in groups if path.startswith(f"{name}/")), path.partition("/")[0])
+    option = path.removeprefix(f"{group}/")
+    listed = re.search(r"Available options in '[^']*':\n((?:\t[^\n]+\n?)+)", text)
+    known = listed[1].split() if listed else _options(group)
+    return f"{group}={option}: no such option; {suggest(option, known)}"
+
+
+def _unknown_group(name: str) -> str:
+    return f"{name}: no such group; {suggest(name, _options(''))}"
+
+
+def _unknown_key(key: str, cause: OmegaConfBaseException) -> str:
+    """``cause`` knows where the walk along ``key`` ended, and what it found there."""
+    missing = str(cause.full_key)
+    parent, _, name = missing.rpartition(".")
+    here = [str(item) for item in cause.parent_node] if isinstance(cause.parent_node, DictConfig) else []
     known = known_keys(RunConfig, parent)
-    if parent.startswith("stages.") and name in known:
-        stage = parent.removeprefix("stages.")
-        names = [option for option in _options("stage") if option not in VERBS]
-        return f"{parent}: no such stage; {suggest(stage, names)}"
+    if missing.split(".")[0] == "stage":
+        return f"{missing}: no such setting; settings of a stage are stages.NAME.{name or 'n_trials'}"
+    if parent == "stages":
+        return f"{missing}: no such stage; {suggest(name, here)}"
+    if parent == "model":
+        add = f"to add an argument of its model write +{key}=VALUE"
+        return f"{missing}: not among the task's defaults; {suggest(name, here)}; {add}"
+    if missing.startswith(f"{key}."):
+        return f"{missing}: no such setting; {suggest(name, here)}; to add it write +{key}=VALUE"
+    if name in known:
+        return f"{missing}: not set here (known: {', '.join(here)}); to add it write +{key}=VALUE"
     if not known:
-        return f"{key}: no such setting; to add it write +{key}=VALUE"
-    return f"{key}: no such setting; {suggest(name, known)}"
+        return f"{missing}: no such setting; {suggest(name, here)}; to add it write +{key}=VALUE"
+    return f"{missing}: no such setting; {suggest(name, known)}"
 
 
 def _options(group: str) -> list[str]:

@@ -13,7 +13,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
-    return f"{hint}known: {', '.join(names)}"
+    return f"{hint}known: {', '.join(names) or 'none'}"
 
 
 def known_keys(schema: type, path: str) -> list[str]:
@@ -36,24 +36,52 @@ def _child(schema: Any, name: str) -> Any:
     return None
 
 
+_WORDS = (
+    ("Value error, ", ""),
+    ("Input should be", "must be"),
+    ("a valid array", "a list: [a, b]"),
+    ("an object", "a group of settings: {key: value}"),
+    ("Tuple should have", "must have"),
+    (" after validation, not 0", ""),
+)
+"""The validator's words, and ours."""
+_VALUE_TYPES = {"bool", "int", "float", "str"}
+
+
 def describe(error: ValidationError, schema: type) -> str:
     """The first problem of ``error`` as ``where=value: what is wrong; what would be right``."""
     problems = error.errors(include_url=False)
     first = problems[0]
     places = [str(part) for part in first["loc"]]
-    message = first["msg"].removeprefix("Value error, ")
-    message = message.replace("Input should be", "must be")
-    where = ".".join(places).replace("target", "_target_")
+    alternatives = [str(p["loc"][-1]) for p in problems if p["loc"] and p["loc"][:-1] == first["loc"][:-1]]
+    value = "null" if first["input"] is None else first["input"]
+    if len(alternatives) > 1 and set(alternatives) <= _VALUE_TYPES:
+        # One value that fits none of several types: a problem each, all saying the same.
+        text = f"{'.'.join(places[:-1])}={value}: must be {_one_of(alternatives)}"
+        return text + _more(len(problems) - len(alternatives))
+    where = ".".join("_target_" if part == "target" else part for part in places)
+    message = first["msg"]
+    for theirs, ours in _WORDS:
+        message = message.replace(theirs, ours)
     if first["type"] == "unexpected_keyword_argument":
         parent, _, key = where.rpartition(".")
         text = f"{where}: no such setting; {suggest(key, known_keys(schema, parent))}"
     elif first["type"] == "string_pattern_mismatch":
-        text = f"{where}={first['input']}: only letters, digits and . _ - are allowed, no / and no leading dot"
+        signs = ". _ - = , +" if "=" in first["ctx"]["pattern"] else ". _ -"
+        text = f"{where}={value}: only letters, digits and {signs} are allowed, beginning with a letter or digit"
     elif first["type"] == "missing":
         text = f"{where}: is missing"
-    elif first["type"] == "value_error" and not isinstance(first["input"], str | int | float):
+    elif first["type"] == "value_error" and not isinstance(value, str | int | float):
         text = f"{where}: {message}" if where else message
     else:
-        text = f"{where}={first['input']}: {message}"
-    more = len(problems) - 1
-    return text + (f" (and {more} more)" if more else "")
+        text = f"{where}={value}: {message}"
+    return text + _more(len(problems) - 1)
+
+
+def _one_of(types: list[str]) -> str:
+    names = {"bool": "true or false", "int": "a finite number", "float": "a finite number", "str": "text"}
+    return " or ".join(dict.fromkeys(names[name] for name in types))
+
+
+def _more(count: int) -> str:
+    return f" (and {count} more)" if count else ""

@@ -1,12 +1,15 @@
 """The hyperparameters of a training run: typed groups, and the flat form that the study stores."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, field
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from orchestrator.config.errors import describe
+from orchestrator.errors import ConfigError
 from orchestrator.types import Configuration, Value
 
 STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
@@ -94,6 +97,9 @@ class Hyperparameters:
 
 
 GROUPS = ("optimizer", "data", "schedule", "loss", "model")
+"""Families of hyperparameters."""
+
+_ADAPTER = TypeAdapter(Hyperparameters)
 
 
 def nested(configuration: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -109,13 +115,10 @@ def from_flat(configuration: Configuration) -> Hyperparameters:
     """The typed groups of a flat configuration.
 
     Raises:
-        pydantic.ValidationError: a name or a value is impossible.
+        ConfigError: a name or a value is impossible.
     """
-    groups = nested(configuration)
-    return Hyperparameters(
-        optimizer=OptimizerConfig(**groups.get("optimizer", {})),
-        data=DataConfig(**groups.get("data", {})),
-        schedule=ScheduleConfig(**groups.get("schedule", {})),
-        loss=LossConfig(**groups.get("loss", {})),
-        model=groups.get("model", {}),
-    )
+    # Through JSON, because strict validation takes dictionaries for what they are only there.
+    try:
+        return _ADAPTER.validate_json(json.dumps(nested(configuration)))
+    except ValidationError as error:
+        raise ConfigError(describe(error, Hyperparameters)) from None

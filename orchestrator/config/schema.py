@@ -5,13 +5,15 @@ take the known names from here.
 """
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, fields
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
+from orchestrator.config.errors import describe, suggest
 from orchestrator.config.hyperparameters import (
+    GROUPS,
     STRICT,
     DataConfig,
     Hyperparameters,
@@ -19,8 +21,16 @@ from orchestrator.config.hyperparameters import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from orchestrator.config.space import SpaceConfig
+from orchestrator.config.space import RangeConfig, SpaceConfig
 from orchestrator.types import Value
+
+_TYPED: Mapping[str, type] = {
+    "optimizer": OptimizerConfig,
+    "data": DataConfig,
+    "schedule": ScheduleConfig,
+    "loss": LossConfig,
+}
+"""The families whose hyperparameters are known here; those of ``model`` are the task's."""
 
 VERBS = ("all", "status", "train")
 """What ``stage=`` takes beside the stages of the recipe."""
@@ -33,6 +43,22 @@ def _needs_target(config: _Config, name: str, target: str | None) -> _Config:
     if (name == "custom") != (target is not None):
         raise ValueError("name=custom and _target_=IMPORT.PATH go together")
     return config
+
+
+def _check_range(family: str, name: str, entry: RangeConfig) -> None:
+    """Refuse a range for what is no hyperparameter, or with an end or a choice that is no value of it."""
+    schema = _TYPED.get(family)
+    if schema is None:
+        return
+    known = [item.name for item in fields(schema)]
+    if name not in known:
+        raise ValueError(f"space.{family}.{name}: no such hyperparameter; {suggest(name, known)}")
+    kind = int if entry.type == "int" else float
+    for value in entry.choices or () if entry.type == "choice" else map(kind, entry.hard_limits):
+        try:
+            schema(**{name: value})
+        except ValidationError as error:
+            raise ValueError(f"space.{family}: {describe(error, schema)}") from None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -74,6 +100,8 @@ class StageConfig:
     hard range on its scale."""
     n_trials: int = Field(default=1, ge=1)
     """Trials of the stage."""
+    prunes: bool = True
+    """Whether trials may be stopped early. False where early values mislead: a decaying rate pays at the end."""
     timeout_s: float | None = Field(default=None, gt=0)
     """Seconds after which no new trial starts and running ones end; null: none."""
     members: int = Field(default=5, ge=1)
@@ -134,7 +162,9 @@ class PrunerConfig:
     def _sound(self) -> Self:
         rungs = self.rungs
         if rungs is not None and (not rungs or list(rungs) != sorted(set(rungs)) or rungs[0] < 1):
-            raise ValueError(f"rungs={list(self.rungs)} must be rising epochs from 1")
+            raise ValueError(f"rungs={list(rungs)} must be rising epochs from 1")
+        if rungs is not None and rungs[0] < self.min_epochs:
+            raise ValueError(f"rungs={list(rungs)} has a rung below min_epochs={self.min_epochs}")
         return _needs_target(self, self.name, self.target)
 
 
@@ -268,6 +298,11 @@ class RunConfig:
                 f"pruner.min_epochs={self.pruner.min_epochs} is beyond the budget trainer.epochs="
                 f"{self.trainer.epochs}"
             )
+        for family, ranges in self.space.items():
+            if family not in GROUPS:
+                raise ValueError(f"space.{family}: no such family of hyperparameters; {suggest(family, GROUPS)}")
+            for name, entry in ranges.items():
+                _check_range(family, name, entry)
         return self
 
     @property

@@ -1,7 +1,6 @@
 """The ensemble stage: combine the best trained checkpoints, and read the test split, once."""
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.config.hyperparameters import from_flat
-from orchestrator.ensemble.greedy import select
+from orchestrator.ensemble.greedy import select_bagged
 from orchestrator.errors import NoFeasibleTrialError
 from orchestrator.files import write_json
 from orchestrator.progress import table
@@ -35,13 +34,14 @@ class EnsembleResult:
     single: int
     """The best single trial."""
     validation: Mapping[str, Mapping[str, float]]
-    """``single`` and ``ensemble`` to scores on the half of validation that chose no members."""
+    """``single`` and ``ensemble`` to scores on validation. The ensemble's are cross-fitted: each half is
+    predicted by members that the other half chose; the single best was chosen on all of it."""
     test: Mapping[str, Mapping[str, float]]
     """``single`` and ``ensemble`` to scores on the test split."""
 
 
 def run_ensemble(sweep: Sweep, stage: str) -> EnsembleResult:
-    """Choose members on one half of validation, compare on the other half and on test.
+    """Choose members on validation, compare with the single best there (cross-fitted) and on test.
 
     Raises:
         NoFeasibleTrialError: the sweep has no checkpoint.
@@ -51,29 +51,31 @@ def run_ensemble(sweep: Sweep, stage: str) -> EnsembleResult:
     sweep.tracker.begin(stage_key(stage), SWEEP, stage, {}, {"kind": "stage", "stage": stage, "asks": settings.asks})
     sweep.progress.say(f"[{stage}] {settings.asks} greedy selection among the {len(candidates)} best checkpoints")
     validation, targets = _predict(sweep, candidates, "validation")
-    choosing, checking = _halves(len(targets), derive_seed(sweep.config.seed, "ensemble"))
-    chosen = select(
-        [predictions[choosing] for predictions in validation],
-        lambda average: _cost(sweep, average, targets[choosing]),
-        members=settings.members,
-    )
-    counts = Counter(chosen)
-    weights = {candidates[index].number: count / len(chosen) for index, count in sorted(counts.items())}
-    members = {index: count / len(chosen) for index, count in counts.items()}
+    seed = derive_seed(sweep.config.seed, "ensemble")
+
+    def choose(chosen_by: Tensor) -> dict[int, float]:
+        part = targets[chosen_by]
+        return select_bagged(
+            [predictions[chosen_by] for predictions in validation],
+            lambda average: _cost(sweep, average, part),
+            members=settings.members,
+            seed=seed,
+        )
+
+    members = choose(torch.arange(len(targets)))
+    crossed = _cross_fitted(validation, _halves(len(targets), seed), choose)
     needed = sorted({0, *members})
     # Noted before it happens: a kill in between must not hide a reading.
     sweep.ledger.note_test_read()
     tested, test_targets = _predict(sweep, [candidates[index] for index in needed], "test")
     test = dict(zip(needed, tested, strict=True))
     result = EnsembleResult(
-        weights=weights,
+        weights={candidates[index].number: weight for index, weight in members.items()},
         candidates=len(candidates),
         single=candidates[0].number,
         validation={
-            "single": sweep.task.score(validation[0][checking], targets[checking]),
-            "ensemble": sweep.task.score(
-                _average({i: validation[i][checking] for i in members}, members), targets[checking]
-            ),
+            "single": sweep.task.score(validation[0], targets),
+            "ensemble": sweep.task.score(crossed, targets),
         },
         test={
             "single": sweep.task.score(test[0], test_targets),
@@ -82,7 +84,7 @@ def run_ensemble(sweep: Sweep, stage: str) -> EnsembleResult:
     )
     write_json(
         sweep.folder / ENSEMBLE_FILE,
-        {"weights": weights, "validation": result.validation, "test": result.test, "single": result.single},
+        {"weights": result.weights, "validation": result.validation, "test": result.test, "single": result.single},
     )
     return result
 
@@ -95,7 +97,8 @@ def describe(sweep: Sweep, result: EnsembleResult) -> str:
         label = f"best single (trial {result.single})" if who == "single" else f"ensemble of {len(result.weights)}"
         scores = [result.validation[who], result.test[who]]
         rows.append([label, *(f"{split[name]:.4g}" for split in scores for name in sweep.task.directions)])
-    return f"{table(rows)}\n  members: {shares}\n  (validation: the half that chose no members; test: read now, once)"
+    note = "validation: each half by members that the other half chose; test: read now, once"
+    return f"{table(rows)}\n  members: {shares}\n  ({note})"
 
 
 def _candidates(sweep: Sweep, count: int) -> list[TrialRecord]:
@@ -103,6 +106,17 @@ def _candidates(sweep: Sweep, count: int) -> list[TrialRecord]:
     if not trained:
         raise NoFeasibleTrialError("ensemble: the sweep has no trained checkpoint; run a search stage first")
     return trained[:count]
+
+
+def _cross_fitted(
+    predictions: Sequence[Tensor], halves: tuple[Tensor, Tensor], choose: Callable[[Tensor], dict[int, float]]
+) -> Tensor:
+    """Predictions of every example by an ensemble that was chosen without it."""
+    result = torch.empty_like(predictions[0])
+    for half, other in (halves, halves[::-1]):
+        members = choose(other)
+        result[half] = _average({index: predictions[index][half] for index in members}, members)
+    return result
 
 
 def _halves(examples: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,9 @@ Two adapters hand Tune our decisions: a ``Searcher`` (ask, tell) and a ``TrialSc
 Everything Tune would decide or write by itself is off.
 """
 
+import logging
 import os
+import pickle
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000000")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
@@ -24,13 +27,13 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
 
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.config.schema import RunnerConfig
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import ConfigError
 from orchestrator.runners.base import Controller
 from orchestrator.trial import failure
 from orchestrator.types import Decision, End, EpochResult, Outcome, Reason, TrialProgram, TrialSpec
@@ -52,15 +55,21 @@ class RayRunner:
         if config.gpus_per_trial > 0:
             fit = min(fit, int(total.get("GPU", 0) / config.gpus_per_trial))
         if fit < 1:
-            raise OrchestratorError(
-                f"no worker fits: a trial needs {config.cpus_per_trial} CPU and {config.gpus_per_trial} GPU, "
+            self.close()
+            raise ConfigError(
+                f"runner: no worker fits: a trial needs {config.cpus_per_trial} CPU and {config.gpus_per_trial} GPU, "
                 f"Ray has {total.get('CPU', 0):g} and {total.get('GPU', 0):g}"
             )
         self.workers = fit if config.workers is None else min(config.workers, fit)
 
     def _start(self) -> None:
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         if self._config.address is not None:
-            ray.init(address=self._config.address, log_to_driver=False, logging_level="error")
+            try:
+                ray.init(address=self._config.address, log_to_driver=False, logging_level="error")
+            except (ConnectionError, ValueError) as error:
+                text = " ".join(str(error).split())
+                raise ConfigError(f"runner.address={self._config.address}: no Ray cluster there: {text}") from None
             return
         needed = (self._config.workers or 0) * self._config.cpus_per_trial
         ray.init(
@@ -75,9 +84,12 @@ class RayRunner:
 
     def run(self, program: TrialProgram, controller: Controller) -> None:
         """See :class:`~orchestrator.runners.base.Runner`."""
+        # Let all workers start at once. By default Tune asks for one trial, waits until its worker is up,
+        # and gives the next short trial to that one: the second worker never starts.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.workers)
         bridge = _Bridge(controller, self.workers)
         resources = {"cpu": self._config.cpus_per_trial, "gpu": self._config.gpus_per_trial}
-        actor = tune.with_parameters(_TrialActor, program=program, path=list(sys.path))
+        actor = tune.with_parameters(_TrialActor, program=cloudpickle.dumps(program), path=list(sys.path))
         with tempfile.TemporaryDirectory(prefix="orchestrator-tune-") as scratch:
             tuner = tune.Tuner(
                 tune.with_resources(actor, resources),
@@ -112,10 +124,10 @@ class _TrialActor(tune.Trainable):  # type: ignore[misc]
 
     _epochs: Iterator[EpochResult] | None = None
 
-    def setup(self, config: dict[str, Any], program: TrialProgram, path: list[str]) -> None:
-        """Begin the first trial."""
+    def setup(self, config: dict[str, Any], program: bytes, path: list[str]) -> None:
+        """Begin the first trial. The program is unpickled here, where the user's modules can be found."""
         sys.path.extend(entry for entry in path if entry not in sys.path)
-        self._program = program
+        self._program: TrialProgram = pickle.loads(program)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -126,12 +138,13 @@ class _TrialActor(tune.Trainable):  # type: ignore[misc]
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._spec: TrialSpec = config["spec"]
-        self._epochs = self._program(self._spec)
+        self._epochs = None
 
     def step(self) -> dict[str, Any]:
         """One epoch, or the end of the trial. A failure is a result too, so that the actor lives on."""
-        assert self._epochs is not None
         try:
+            if self._epochs is None:
+                self._epochs = self._program(self._spec)
             return {"epoch_result": next(self._epochs), "done": False}
         except StopIteration:
             return {"outcome": Outcome(End.FINISHED), "done": True}

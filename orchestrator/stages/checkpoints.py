@@ -47,6 +47,14 @@ class CheckpointStore:
         while len(kept) > 1 and sum(self._sizes.values()) > self._bytes:
             self._remove(kept.pop(), f"checkpoints exceed trainer.disk_gb={self._bytes / 1e9:g}")
 
+    def tidy(self, records: Iterable[TrialRecord]) -> None:
+        """Remove what a worker wrote after its trial was told: call it when none is left."""
+        for record in records:
+            path = self.folder(record.number) / checkpoint.NAME
+            if record.state.finished and record.number not in self._sizes and path.exists():
+                self._sizes[record.number] = path.stat().st_size
+                self._remove(record.number, f"written after the trial ended {record.state}")
+
     def _remove(self, number: int, why: str) -> None:
         (self.folder(number) / checkpoint.NAME).unlink(missing_ok=True)
         del self._sizes[number]

@@ -111,9 +111,9 @@ class Ledger:
         value: str | None = self._data["test_read"]
         return value
 
-    def finish(self, stage: str, result: Any) -> None:
-        """Note the end of ``stage`` (a dataclass)."""
-        self._data["stages"][stage] = {"finished": _now(), **asdict(result)}
+    def finish(self, stage: str, result: Any, text: str) -> None:
+        """Note the end of ``stage``: its result (a dataclass) and the same in words."""
+        self._data["stages"][stage] = {"finished": _now(), **asdict(result), "text": text}
         self._write()
 
     def note_test_read(self) -> None:

@@ -10,7 +10,6 @@ from orchestrator.progress import duration, table
 from orchestrator.stages.ledger import Verdict
 from orchestrator.stages.search import SearchStage, make_region
 from orchestrator.stages.sweep import Sweep, short
-from orchestrator.tracking.base import stage_key
 from orchestrator.types import Decision, EpochResult, Outcome, TrialSpec
 
 
@@ -65,12 +64,9 @@ class StageSequence:
     def _finish(self, stage: SearchStage) -> None:
         verdict = stage.verdict()
         sweep = self._sweep
-        sweep.ledger.finish(stage.name, verdict)
         text = describe(sweep, verdict)
-        metrics = {"trials": float(verdict.trials), "pruned": float(verdict.pruned)}
-        if verdict.best_value is not None:
-            metrics["best"] = verdict.best_value
-        sweep.tracker.end(stage_key(stage.name), "FINISHED", metrics, {"mlflow.note.content": f"```\n{text}\n```"})
+        sweep.ledger.finish(stage.name, verdict, text)
+        sweep.track_stage_end(stage.name)
         sweep.write_winner()
         sweep.progress.say(text)
         self._stage = None
@@ -82,8 +78,9 @@ def skip_stage(sweep: Sweep, name: str) -> None:
     why = f"the task has no {' or '.join(wanted) or 'hyperparameter to vary'}"
     best = sweep.best
     number, value = (best.number, best.value) if best else (None, None)
-    sweep.ledger.finish(name, Verdict(name, 0, 0, {}, number, value, number, value, skipped=why))
-    sweep.progress.say(f"[{name}] skipped: {why}")
+    text = f"[{name}] skipped: {why}"
+    sweep.ledger.finish(name, Verdict(name, 0, 0, {}, number, value, number, value, skipped=why), text)
+    sweep.progress.say(text)
 
 
 def describe(sweep: Sweep, verdict: Verdict) -> str:

@@ -4,8 +4,8 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 
-from orchestrator.config.hyperparameters import from_flat
-from orchestrator.errors import ConfigError, NoFeasibleTrialError, UserCodeError
+from orchestrator.config.schema import PrunerConfig
+from orchestrator.errors import NoFeasibleTrialError, UserCodeError
 from orchestrator.progress import duration
 from orchestrator.seeds import derive_seed
 from orchestrator.stages.ledger import Verdict
@@ -48,28 +48,6 @@ def make_region(sweep: Sweep, stage: str) -> Region:
     return Region(sweep.space, base, windows)
 
 
-def start_configurations(sweep: Sweep) -> list[Configuration]:
-    """What the sweep tries first: those of ``sampler.start``, or the defaults.
-
-    Raises:
-        ConfigError: a start configuration names an unknown hyperparameter or an impossible value.
-    """
-    starts: list[Configuration] = []
-    for index, groups in enumerate(sweep.config.sampler.start):
-        flat = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
-        unknown = [name for name in flat if name not in sweep.base]
-        if unknown:
-            raise ConfigError(f"sampler.start[{index}]: {unknown[0]} is unknown; known: {', '.join(sweep.base)}")
-        configuration = {**sweep.base, **flat}
-        try:
-            from_flat(configuration)
-        except ValueError as error:
-            raise ConfigError(f"sampler.start[{index}]: {' '.join(str(error).split())}") from None
-        sweep.space.check(configuration)
-        starts.append(configuration)
-    return starts or [sweep.base]
-
-
 class SearchStage:
     """Runs one stage; a :class:`~orchestrator.runners.base.Controller`."""
 
@@ -87,10 +65,11 @@ class SearchStage:
         self._started = time.monotonic()
         self._deadline = self._started + timeout if timeout else None
         self._epochs = config.trainer.epochs
-        self._pruner = make_pruner(config.pruner, sweep.direction, self._epochs)
+        pruner = config.pruner if self._settings.prunes else PrunerConfig(name="none")
+        self._pruner = make_pruner(pruner, sweep.direction, self._epochs)
         self._sampler = make_sampler(config.sampler, self._region, sweep.direction, config.seed, name)
         others = any(record.stage != name for record in sweep.study.records)
-        self._starts = [] if others else start_configurations(sweep)
+        self._starts = [] if others else sweep.starts
         self._resumable = [number for number in self._own if not sweep.study[number].state.finished]
         self._begun: dict[int, float] = {}
         for record in sweep.study.records:
@@ -117,8 +96,8 @@ class SearchStage:
     @property
     def exhausted(self) -> bool:
         """Whether the stage starts no more trials: its budget or its time is spent."""
-        spent = len(self._own) >= self.n_trials and not self._resumable
-        return spent or self._late
+        # Trials that were begun are always resumed; when it is late their first report ends them.
+        return not self._resumable and (len(self._own) >= self.n_trials or self._late)
 
     @property
     def running(self) -> int:
@@ -174,7 +153,7 @@ class SearchStage:
         record = study[number]
         if result.epoch >= record.epochs:
             return Decision.CONTINUE
-        stops = self._late or self._pruner.stops(record, [study[own] for own in self._own])
+        stops = self._late or self._pruner.stops(record, (study[own] for own in self._own))
         return Decision.STOP if stops else Decision.CONTINUE
 
     def tell(self, number: int, outcome: Outcome) -> None:
@@ -204,6 +183,9 @@ class SearchStage:
         self._show()
 
     def _show(self) -> None:
+        self._sweep.progress.update(self._status)
+
+    def _status(self) -> str:
         study, sweep = self._sweep.study, self._sweep
         done = sum(study[number].state.finished for number in self._own)
         best = sweep.best
@@ -214,7 +196,7 @@ class SearchStage:
             elapsed = time.monotonic() - self._started
             here = max(1, done - (len(self._own) - self.running - done))
             text += f", about {duration(elapsed / here * (self.n_trials - done))} left"
-        sweep.progress.update(text)
+        return text
 
     def verdict(self) -> Verdict:
         """The stage's answer, when all its trials have ended.

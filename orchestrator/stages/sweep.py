@@ -1,25 +1,25 @@
 """A sweep as its stages see it: settings, study, ledger, checkpoints, tracker, progress."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from optuna.storages import BaseStorage
-
 from orchestrator.config.compose import to_plain, to_yaml
 from orchestrator.config.errors import suggest
-from orchestrator.config.hyperparameters import nested
+from orchestrator.config.hyperparameters import from_flat, nested
 from orchestrator.config.schema import RunConfig
 from orchestrator.errors import ConfigError
 from orchestrator.files import exclusive_lock, write_text
 from orchestrator.progress import Progress
 from orchestrator.stages.checkpoints import CheckpointStore
 from orchestrator.stages.ledger import Ledger
+from orchestrator.study.pruners import make_pruner
 from orchestrator.study.records import TrialRecord, incumbent
+from orchestrator.study.samplers import check_sampler
 from orchestrator.study.space import SearchSpace, build_space
-from orchestrator.study.storage import open_journal
+from orchestrator.study.storage import Storage, open_journal
 from orchestrator.study.study import SweepStudy
 from orchestrator.tasks.base import Task
 from orchestrator.tasks.loading import load_task, model_defaults
@@ -42,6 +42,9 @@ class Plan:
     """The task's stated defaults, changed by the command: the sweep's first configuration."""
     space: SearchSpace
 
+    starts: Sequence[Configuration]
+    """What the sweep tries first: those of ``sampler.start``, or the base."""
+
     @property
     def name(self) -> str:
         """The sweep's name."""
@@ -51,6 +54,11 @@ class Plan:
     def folder(self) -> Path:
         """The sweep's folder."""
         return Path(self.config.sweep.dir).resolve() / self.name
+
+    @property
+    def exists(self) -> bool:
+        """Whether the sweep was begun before."""
+        return (self.folder / LEDGER_FILE).exists()
 
 
 def make_plan(config: RunConfig) -> Plan:
@@ -63,9 +71,33 @@ def make_plan(config: RunConfig) -> Plan:
     model = model_defaults(task, config.model)
     config = replace(config, model=model)
     base = config.hyperparameters.flat()
+    if config.data.augmentation > 0 and type(task).augment is Task.augment:
+        raise ConfigError(
+            f"data.augmentation={config.data.augmentation}: {type(task).__name__} has no augment method"
+        )
     _check_stage_names(config, base)
     used = {name for stage in config.stages.values() for name in (*stage.varies, *stage.retunes)}
-    return Plan(config, task, base, build_space(config.space, base, used))
+    space = build_space(config.space, base, used)
+    check_sampler(config.sampler)
+    make_pruner(config.pruner, task.direction, config.trainer.epochs)
+    return Plan(config, task, base, space, _starts(config, base, space))
+
+
+def _starts(config: RunConfig, base: Configuration, space: SearchSpace) -> Sequence[Configuration]:
+    starts: list[Configuration] = []
+    for index, groups in enumerate(config.sampler.start):
+        flat = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+        for name in flat:
+            if name not in base:
+                raise ConfigError(f"sampler.start[{index}]: {name} is unknown; {suggest(name, base)}")
+        configuration = {**base, **flat}
+        try:
+            from_flat(configuration)
+        except ConfigError as error:
+            raise ConfigError(f"sampler.start[{index}]: {error}") from None
+        space.check(configuration)
+        starts.append(configuration)
+    return starts or [base]
 
 
 def _check_stage_names(config: RunConfig, base: Configuration) -> None:
@@ -80,10 +112,11 @@ def _check_stage_names(config: RunConfig, base: Configuration) -> None:
 class Sweep:
     """An open sweep. One driver at a time holds it (:func:`open_sweep`)."""
 
-    def __init__(self, plan: Plan, storage: BaseStorage, ledger: Ledger, progress: Progress) -> None:
+    def __init__(self, plan: Plan, storage: Storage, ledger: Ledger, progress: Progress) -> None:
         self.config = plan.config
         self.task = plan.task
         self.base = plan.base
+        self.starts = plan.starts
         self.space = plan.space
         self.folder = plan.folder
         self.name = plan.name
@@ -138,12 +171,25 @@ class Sweep:
         status = "FAILED" if record.state is TrialState.INFEASIBLE else "FINISHED"
         self.tracker.end(trial_key(record.number), status, metrics, tags)
 
+    def track_stage_end(self, stage: str) -> None:
+        """Tell the tracker how a finished stage ended: its numbers and its verdict in words."""
+        result = self.ledger.finished[stage]
+        metrics = {
+            name: float(result[name]) for name in ("trials", "pruned", "best_value") if result.get(name) is not None
+        }
+        for split in ("validation", "test"):
+            for who, scores in result.get(split, {}).items():
+                metrics |= {f"{split}/{who}/{score}": value for score, value in scores.items()}
+        self.tracker.end(
+            stage_key(stage), "FINISHED", metrics, {"mlflow.note.content": f"```\n{result['text']}\n```"}
+        )
+
     def begin_tracking(self, tracker: Tracker, tags: Mapping[str, str]) -> None:
         """Use ``tracker``, and send it all that is known: it skips what it has."""
         self.tracker = tracker
         tracker.begin(SWEEP, None, self.name, self.base, {"kind": "sweep", **tags})
         tracker.artifact(SWEEP, "config.yaml", to_yaml(to_plain(self.config)))
-        stages = dict.fromkeys(record.stage for record in self.study.records)
+        stages = dict.fromkeys([*self.ledger.finished, *(record.stage for record in self.study.records)])
         for stage in stages:
             tracker.begin(stage_key(stage), SWEEP, stage, {}, {"kind": "stage", "stage": stage})
         for record in self.study.records:
@@ -154,9 +200,8 @@ class Sweep:
                 tracker.log(trial_key(record.number), epoch, values)
             if record.state.finished:
                 self.track_end(record)
-        for stage in stages:
-            if stage in self.ledger.finished:
-                tracker.end(stage_key(stage), "FINISHED", {}, {})
+        for stage in self.ledger.finished:
+            self.track_stage_end(stage)
 
     def write_winner(self) -> Path | None:
         """Write the incumbent as an experiment that Hydra can load; None where there is none."""

@@ -35,7 +35,7 @@ class Pruner(Protocol):
         """Epochs at which a trial may be stopped, so that it is checkpointed there; may be empty."""
         ...
 
-    def stops(self, record: TrialRecord, stage: Sequence[TrialRecord]) -> bool:
+    def stops(self, record: TrialRecord, stage: Iterable[TrialRecord]) -> bool:
         """Whether to stop ``record``, which has just reported, given all trials of its stage."""
         ...
 
@@ -46,7 +46,7 @@ class NoPruner:
 
     rungs: Sequence[int] = ()
 
-    def stops(self, record: TrialRecord, stage: Sequence[TrialRecord]) -> bool:
+    def stops(self, record: TrialRecord, stage: Iterable[TrialRecord]) -> bool:
         """See :class:`Pruner`."""
         return False
 
@@ -60,11 +60,11 @@ class MedianPruner:
     startup_trials: int
     rungs: Sequence[int] = ()
 
-    def stops(self, record: TrialRecord, stage: Sequence[TrialRecord]) -> bool:
+    def stops(self, record: TrialRecord, stage: Iterable[TrialRecord]) -> bool:
         """See :class:`Pruner`."""
         epoch = record.epochs_run
         others = costs_at(epoch, (r for r in stage if r.number != record.number), self.direction)
-        if epoch < self.min_epochs or len(others) < self.startup_trials:
+        if not self.min_epochs <= epoch < record.epochs or len(others) < self.startup_trials:
             return False
         own = cost_at(epoch, record, self.direction)
         return own is not None and own > statistics.median(others.values())
@@ -79,7 +79,7 @@ class HalvingPruner:
     reduction_factor: int
     startup_trials: int
 
-    def stops(self, record: TrialRecord, stage: Sequence[TrialRecord]) -> bool:
+    def stops(self, record: TrialRecord, stage: Iterable[TrialRecord]) -> bool:
         """See :class:`Pruner`."""
         epoch = record.epochs_run
         if epoch not in self.rungs or epoch >= record.epochs:
@@ -102,7 +102,7 @@ class HyperbandPruner:
         """All rungs: those of the first bracket."""
         return self.brackets[0].rungs
 
-    def stops(self, record: TrialRecord, stage: Sequence[TrialRecord]) -> bool:
+    def stops(self, record: TrialRecord, stage: Iterable[TrialRecord]) -> bool:
         """See :class:`Pruner`."""
         index = record.number % len(self.brackets)
         mates = [other for other in stage if other.number % len(self.brackets) == index]
@@ -122,13 +122,14 @@ class CustomPruner:
         self._direction = direction
         self._min_epochs = min_epochs
 
-    def stops(self, record: TrialRecord, stage: Sequence[TrialRecord]) -> bool:
+    def stops(self, record: TrialRecord, stage: Iterable[TrialRecord]) -> bool:
         """See :class:`Pruner`."""
-        if record.epochs_run < self._min_epochs:
+        if not self._min_epochs <= record.epochs_run < record.epochs:
             return False
         study = optuna.create_study(study_name="stage", direction=self._direction.value)
-        study.add_trials([_frozen(other) for other in stage])
-        index = [other.number for other in stage].index(record.number)
+        trials = list(stage)
+        study.add_trials([_frozen(other) for other in trials])
+        index = [other.number for other in trials].index(record.number)
         return self._pruner.prune(study, study.get_trials(deepcopy=False)[index])
 
 
@@ -136,7 +137,8 @@ def cost_at(epoch: int, record: TrialRecord, direction: Direction) -> float | No
     """The best value up to ``epoch``, turned so that less is better; None if it never got there."""
     if record.epochs_run < epoch or record.state is TrialState.INFEASIBLE:
         return None
-    return min(direction.cost(value) for at, value in record.curve.items() if at <= epoch)
+    # None too where a kill lost the reports up to there and the trial went on from a later checkpoint.
+    return min((direction.cost(value) for at, value in record.curve.items() if at <= epoch), default=None)
 
 
 def costs_at(epoch: int, stage: Iterable[TrialRecord], direction: Direction) -> Mapping[int, float]:
@@ -146,12 +148,15 @@ def costs_at(epoch: int, stage: Iterable[TrialRecord], direction: Direction) -> 
 
 
 def rungs_of(config: PrunerConfig, epochs: int) -> tuple[int, ...]:
-    """The rungs below ``epochs``: those given, or ``min_epochs`` times powers of the factor."""
+    """The rungs below ``epochs``: those given, or ``min_epochs`` times powers of the factor.
+
+    The last is at most ``epochs / factor``: stopping a trial shortly before its end saves nothing.
+    """
     if config.rungs is not None:
         return tuple(rung for rung in config.rungs if rung < epochs)
     rungs = []
     rung = config.min_epochs
-    while rung < epochs:
+    while rung * config.reduction_factor <= epochs:
         rungs.append(rung)
         rung *= config.reduction_factor
     return tuple(rungs)
@@ -185,14 +190,20 @@ def _custom(config: PrunerConfig) -> BasePruner:
     return pruner
 
 
+_STATES = {
+    TrialState.RUNNING: OptunaState.RUNNING,
+    TrialState.COMPLETE: OptunaState.COMPLETE,
+    TrialState.PRUNED: OptunaState.PRUNED,
+    TrialState.INFEASIBLE: OptunaState.FAIL,
+}
+
+
 def _frozen(record: TrialRecord) -> FrozenTrial:
     ended = record.state.finished
-    complete = record.state is TrialState.COMPLETE
-    state = OptunaState.COMPLETE if complete else OptunaState.PRUNED if ended else OptunaState.RUNNING
     return FrozenTrial(
         number=-1,
         trial_id=-1,
-        state=state,
+        state=_STATES[record.state],
         value=record.value if ended else None,
         datetime_start=datetime.now(),
         datetime_complete=datetime.now() if ended else None,

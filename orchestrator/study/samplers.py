@@ -82,7 +82,8 @@ class QuasiRandomSampler(RandomSampler):
     def propose(self, number: int, index: int) -> Point:
         """See :class:`StageSampler`. The sequence goes by the index within the stage."""
         engine = qmc.Sobol(len(self._distributions), scramble=True, rng=self._scramble)
-        engine.fast_forward(index)
+        if index:
+            engine.fast_forward(index)  # SciPy's overflows at 0
         return self._from_uniform(engine.random(1)[0])
 
 
@@ -126,7 +127,7 @@ class ModelSampler:
         return any(record.state is TrialState.INFEASIBLE for record in self._records.values())
 
     def _new_view(self) -> "View":
-        view = View(self._region, constrained=self._constrained)
+        view = View(self._region, constrained=self._constrained, keeps_asked=self._own is not None)
         ceiling = self._ceiling() if self._config.name == "gp" else np.inf
         for number in sorted(self._records):
             record = self._records[number]
@@ -151,12 +152,20 @@ class ModelSampler:
 
 
 class View:
-    """An in-memory Optuna study of points; a sampler's whole world. It always minimises."""
+    """An in-memory Optuna study of points; a sampler's whole world. It always minimises.
 
-    def __init__(self, region: Region, *, constrained: bool) -> None:
+    Args:
+        region: whose coordinates.
+        constrained: whether each end says if it was feasible.
+        keeps_asked: keep a trial as the sampler asked it, with what it noted there (CMA-ES needs that);
+            otherwise as its configuration reads, whole numbers and clipping included, as after a restart.
+    """
+
+    def __init__(self, region: Region, *, constrained: bool, keeps_asked: bool = False) -> None:
         self._region = region
         self._distributions = region.distributions()
         self._constrained = constrained
+        self._keeps_asked = keeps_asked
         self._study = optuna.create_study(direction="minimize")
         self._numbers: dict[int, int] = {}
         self._asked: int | None = None
@@ -166,8 +175,13 @@ class View:
         self._study.sampler = sampler
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            # Optuna's Gaussian process divides 0 by 0 where a single point is any good, and copes.
+            warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"optuna\._gp")
             trial = self._study.ask(fixed_distributions=self._distributions)
-        self._asked = trial.number
+        if self._keeps_asked:
+            self._asked = trial.number
+        else:
+            self._study.tell(trial, state=OptunaState.FAIL)
         return dict(trial.params)
 
     def take(self, record: TrialRecord, cost: float) -> None:
@@ -238,6 +252,16 @@ def make_sampler(config: SamplerConfig, region: Region, direction: Direction, se
     if config.name == "qmc":
         return QuasiRandomSampler(region, seed, stage)
     return ModelSampler(config, region, direction, seed)
+
+
+def check_sampler(config: SamplerConfig) -> None:
+    """Refuse a custom sampler that cannot be built.
+
+    Raises:
+        ConfigError: it cannot be imported, does not take its arguments, or is no Optuna sampler.
+    """
+    if config.name == "custom":
+        _custom(config)
 
 
 def _optuna_sampler(name: str, seed: int) -> BaseSampler:

@@ -71,14 +71,18 @@ class Hyperparameter:
         """Refuse a value that the study could not store.
 
         Raises:
-            ConfigError: ``value`` is not a choice or lies outside the hard limits.
+            ConfigError: ``value`` is not a choice, of the wrong type, or lies outside the hard limits.
         """
         if self.is_choice:
             if value not in self.choices:
                 raise ConfigError(f"{self.name}={value}: known: {', '.join(map(str, self.choices))}")
             return
         low, high = self.config.hard_limits
-        if isinstance(value, str | bool) or not low <= value <= high:
+        if isinstance(value, str | bool):
+            raise ConfigError(f"{self.name}={value}: must be a number")
+        if self.config.type == "int" and value % 1:
+            raise ConfigError(f"{self.name}={value}: must be a whole number")
+        if not low <= value <= high:
             raise ConfigError(
                 f"{self.name}={value}: outside its limits [{low}, {high}]; widen space.{self.name}.limits"
             )

@@ -9,24 +9,49 @@ lock admits a single writer.
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
 from orchestrator.errors import OrchestratorError
 
+Storage = BaseStorage
+"""What a study is kept in."""
+
 
 def open_journal(path: Path, *, writable: bool) -> BaseStorage:
-    """The journal at ``path``; mended first if it is to be written.
+    """The journal at ``path``: mended first if it is to be written, else as it is now, for reading only.
 
     Raises:
         OrchestratorError: a line before the last is unreadable: the file was damaged, not cut short.
     """
-    if writable:
-        mend_journal(path)
+    if not writable:
+        return JournalStorage(Snapshot(path))
+    mend_journal(path)
     return JournalStorage(JournalFileBackend(str(path)))
+
+
+class Snapshot(BaseJournalBackend):
+    """A journal's whole lines as they are now. What is written to it stays in memory.
+
+    To load a study Optuna tries to create it first, and so writes: behind a half line, or beside the driver.
+    """
+
+    def __init__(self, path: Path) -> None:
+        content = path.read_bytes()
+        self._logs = _parse(path, content[: content.rfind(b"\n") + 1])
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """The operations from that number on."""
+        return iter(self._logs[log_number_from:])
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Keep them here only."""
+        self._logs.extend(logs)
 
 
 def mend_journal(path: Path) -> int:
@@ -39,19 +64,25 @@ def mend_journal(path: Path) -> int:
         return 0
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
-    for number, line in enumerate(content[:whole].splitlines(), start=1):
-        try:
-            json.loads(line)
-        except ValueError:
-            raise OrchestratorError(
-                f"{path}: line {number} is damaged; restore the file from a backup, or start anew with "
-                "another sweep.name"
-            ) from None
+    _parse(path, content[:whole])
     if whole < len(content):
         with path.open("r+b") as handle:
             handle.truncate(whole)
             os.fsync(handle.fileno())
     return len(content) - whole
+
+
+def _parse(path: Path, content: bytes) -> list[dict[str, Any]]:
+    logs = []
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            logs.append(json.loads(line))
+        except ValueError:
+            raise OrchestratorError(
+                f"{path}: line {number} is damaged; restore the file from a backup, or start anew with "
+                "another sweep.name"
+            ) from None
+    return logs
 
 
 def quiet_optuna() -> None:

@@ -113,10 +113,12 @@ class SweepStudy:
         end = {"state": state.value, "reason": reason, "detail": detail, "seconds": seconds}
         trial_id = self._ids[number]
         self._storage.set_trial_user_attr(trial_id, "end", end)
-        if infeasible:
-            trial = optuna.Trial(self._study, trial_id)
-            if CONSTRAINT not in trial.constraints:
-                trial.set_constraint(CONSTRAINT, 1.0)
+        constrained = CONSTRAINT in optuna.Trial(self._study, trial_id).constraints
+        if infeasible and not constrained:
+            optuna.Trial(self._study, trial_id).set_constraint(CONSTRAINT, 1.0)
+        if not infeasible and constrained:
+            # A kill came between an earlier end's constraint and its state; Optuna sets one only once.
+            self._storage.set_trial_system_attr(trial_id, f"constraints:{CONSTRAINT}", -1.0)
         stored = OptunaState.PRUNED if state is TrialState.PRUNED else OptunaState.COMPLETE
         self._storage.set_trial_state_values(trial_id, stored, [value])
         return self._replace(

@@ -93,7 +93,7 @@ class ClassificationTask(Task):
         # The smallest positive float64 keeps the logarithm finite where a probability underflowed.
         likelihood = predictions.gather(1, targets[:, None]).clamp_min(torch.finfo(torch.float64).tiny)
         correct = predictions.argmax(dim=1) == targets
-        return {"loss": float(-likelihood.log().mean()), "accuracy": float(correct.double().mean())}
+        return {"loss": float(likelihood.log().mean().neg() + 0.0), "accuracy": float(correct.double().mean())}
 
 
 class RegressionTask(Task):

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
+from scipy.stats import rankdata
 from sklearn.datasets import load_breast_cancer, load_diabetes
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from orchestrator.tasks.arrays import divide, standardised, tensor_splits
@@ -40,12 +40,19 @@ class BreastCancer(ClassificationTask):
         """Adds what imbalance calls for: the mean recall of the classes, and the area under the ROC curve."""
         predicted = predictions.argmax(dim=1)
         recalls = [float((predicted[targets == label] == label).double().mean()) for label in (0, 1)]
-        area = roc_auc_score(targets.numpy(), predictions[:, 1].numpy())
+        area = _roc_auc(targets.numpy() == 1, predictions[:, 1].numpy())
         return {
             **super().score(predictions, targets),
             "balanced_accuracy": sum(recalls) / 2,
-            "roc_auc": float(area),
+            "roc_auc": area,
         }
+
+
+def _roc_auc(positive: np.ndarray, scores: np.ndarray) -> float:
+    """Area under the ROC curve as the Mann-Whitney statistic (scikit-learn's takes 5 ms, an epoch 10)."""
+    count = int(positive.sum())
+    ranks = float(rankdata(scores)[positive].sum())
+    return (ranks - count * (count + 1) / 2) / (count * (len(positive) - count))
 
 
 class Diabetes(RegressionTask):

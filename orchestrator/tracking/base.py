@@ -19,10 +19,16 @@ def trial_key(number: int) -> str:
     return f"trial:{number}"
 
 
+def is_trial(key: str) -> bool:
+    """Whether ``key`` is a trial's. A trial that has ended never changes; a stage or a sweep may go on."""
+    return key.startswith("trial:")
+
+
 class Tracker(Protocol):
     """A tree of runs, addressed by keys that are the same after a restart.
 
-    Every call may be repeated: what is already written is not written again.
+    Every call may be repeated: what is already written is not written again. A parent begins before
+    its children.
     """
 
     def begin(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from orchestrator.tracking.base import is_trial
 from orchestrator.types import Value
 
 
@@ -52,25 +53,31 @@ class MemoryTracker:
         self, key: str, parent: str | None, name: str, params: Mapping[str, Value], tags: Mapping[str, str]
     ) -> None:
         """See :class:`~orchestrator.tracking.base.Tracker`."""
-        if key in self.runs:
-            self.runs[key].tags.update(tags)
-        else:
-            self.runs[key] = MemoryRun(name, parent, dict(params), dict(tags))
+        run = self.runs.setdefault(key, MemoryRun(name, parent, dict(params), {}))
+        if not self._final(key):
+            run.status = "RUNNING"
+            run.tags.update(tags)
 
     def log(self, key: str, step: int, metrics: Mapping[str, float]) -> None:
         """See :class:`~orchestrator.tracking.base.Tracker`."""
-        self.runs[key].steps.setdefault(step, dict(metrics))
+        if not self._final(key):
+            self.runs[key].steps.setdefault(step, dict(metrics))
 
     def artifact(self, key: str, name: str, text: str) -> None:
         """See :class:`~orchestrator.tracking.base.Tracker`."""
-        self.runs[key].artifacts[name] = text
+        if not self._final(key):
+            self.runs[key].artifacts[name] = text
 
     def end(self, key: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """See :class:`~orchestrator.tracking.base.Tracker`."""
-        run = self.runs[key]
-        run.status = status
-        run.metrics.update(metrics)
-        run.tags.update(tags)
+        if not self._final(key):
+            run = self.runs[key]
+            run.status = status
+            run.metrics.update(metrics)
+            run.tags.update(tags)
+
+    def _final(self, key: str) -> bool:
+        return is_trial(key) and self.runs[key].status != "RUNNING"
 
     def close(self) -> int:
         """Nothing is left."""

@@ -9,12 +9,15 @@ again, of which the writer skips what MLflow has (``_adopt``).
 import logging
 import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.tracking.base import is_trial
 from orchestrator.types import Value
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ PARAM_CHARACTERS = 6000
 
 @dataclass
 class _Run:
-    """What is known and what is still to be written of one run."""
+    """What is written and what is still to be written of one run."""
 
     key: str
     parent: str | None = None
@@ -40,6 +43,13 @@ class _Run:
     run_id: str | None = None
     last_step: int = 0
     done: bool = False
+    refused: bool = False
+    """MLflow does not take it (the user deleted the run, say): nothing more is sent."""
+    pending: int = 0
+    """Events taken in and not yet written."""
+    known_params: set[str] = field(default_factory=set)
+    known_metrics: dict[str, float] = field(default_factory=dict)
+    """Latest value of each metric, sent or about to be."""
     params: dict[str, Value] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
@@ -71,6 +81,7 @@ class MlflowTracker:
         self._runs: dict[str, _Run] = {}
         self._dirty: dict[str, _Run] = {}
         self._closing = threading.Event()
+        self._abandoned = threading.Event()
         self._thread = threading.Thread(target=self._write_until_closed, name="mlflow-writer", daemon=True)
         self._thread.start()
 
@@ -96,9 +107,10 @@ class MlflowTracker:
         """See :class:`~orchestrator.tracking.base.Tracker`. Waits at most ``close_timeout_s``."""
         self._closing.set()
         self._thread.join(self._close_timeout_s)
-        left = self._events.qsize() + len(self._dirty)
+        self._abandoned.set()
+        left = self._events.qsize() + sum(run.pending for run in list(self._dirty.values()))
         if left:
-            log.warning("MLflow at %s: %d runs are not fully written; the next command writes them", self._uri, left)
+            log.warning("MLflow at %s: %d events are not written; the next command writes them", self._uri, left)
         return left
 
     def _write_until_closed(self) -> None:
@@ -110,13 +122,15 @@ class MlflowTracker:
                     client, experiment_id = self._connect()
                 self._drain()
                 for key in list(self._dirty):
-                    self._write(client, experiment_id, self._dirty[key])
+                    self._write_or_refuse(client, experiment_id, self._dirty[key])
                     del self._dirty[key]
             except Exception as error:
                 # Whatever MLflow raises, training goes on and the backlog waits.
                 if not warned:
-                    log.warning("MLflow at %s: %s; trying again", self._uri, str(error).splitlines()[0])
+                    log.warning("MLflow at %s: %s; trying again", self._uri, _line(error))
                 warned = True
+                if closing and self._abandoned.wait(self._flush_s):
+                    return
                 continue
             if closing and self._events.empty():
                 return
@@ -130,9 +144,17 @@ class MlflowTracker:
             logging.getLogger(name).setLevel(logging.ERROR)
         client = MlflowClient(self._uri)
         found = client.get_experiment_by_name(self._experiment)
-        experiment_id = found.experiment_id if found else client.create_experiment(self._experiment)
+        experiment_id = found.experiment_id if found else self._new_experiment(client)
         self._adopt(client, experiment_id)
         return client, experiment_id
+
+    def _new_experiment(self, client: "MlflowClient") -> str:
+        """Artifacts go beside an SQLite file; by itself MLflow takes the folder where the command runs."""
+        path = self._uri.removeprefix("sqlite:///")
+        if path == self._uri:
+            return str(client.create_experiment(self._experiment))
+        folder = Path(path).resolve().parent / "mlartifacts" / self._experiment
+        return str(client.create_experiment(self._experiment, artifact_location=folder.as_uri()))
 
     def _adopt(self, client: "MlflowClient", experiment_id: str) -> None:
         """Take over the runs that an earlier command wrote for this sweep."""
@@ -144,8 +166,9 @@ class MlflowTracker:
             for found in page:
                 key = found.data.tags[KEY_TAG]
                 run = _Run(key, run_id=found.info.run_id, done=found.info.status != "RUNNING")
-                if not run.done and "epoch" in found.data.metrics:
-                    run.last_step = int(found.data.metrics["epoch"])
+                run.known_params = set(found.data.params)
+                run.known_metrics = dict(found.data.metrics)
+                run.last_step = int(run.known_metrics.get("epoch", 0))
                 self._runs[key] = run
             token = page.token
             if not token:
@@ -156,22 +179,22 @@ class MlflowTracker:
             event = self._events.get()
             kind, key, *rest = event
             run = self._runs.setdefault(key, _Run(key))
-            if run.done and key.startswith("trial:"):
+            if run.refused or (run.done and is_trial(key)):
                 continue
             getattr(self, f"_take_{kind}")(run, *rest)
+            run.pending += 1
             self._dirty[key] = run
 
     @staticmethod
     def _take_begin(run: _Run, parent: str | None, name: str, params: dict[str, Value], tags: dict[str, str]) -> None:
         run.parent, run.name, run.status, run.done = parent, name, "RUNNING", False
-        if run.run_id is None:
-            run.params.update(params)
+        run.params.update({name: value for name, value in params.items() if name not in run.known_params})
         run.tags.update(tags)
 
     @staticmethod
     def _take_log(run: _Run, step: int, metrics: dict[str, float], timestamp: int) -> None:
         if step > run.last_step:
-            run.metrics += [(name, value, timestamp, step) for name, value in metrics.items()]
+            run.metrics += [(_legal(name), value, timestamp, step) for name, value in metrics.items()]
             run.metrics.append(("epoch", step, timestamp, step))
             run.last_step = step
 
@@ -181,9 +204,24 @@ class MlflowTracker:
 
     @staticmethod
     def _take_end(run: _Run, status: str, metrics: dict[str, float], tags: dict[str, str], timestamp: int) -> None:
-        run.metrics += [(name, value, timestamp, 0) for name, value in metrics.items()]
+        new = {name: value for name, value in metrics.items() if run.known_metrics.get(_legal(name)) != value}
+        run.metrics += [(_legal(name), value, timestamp, 0) for name, value in new.items()]
+        run.known_metrics.update({_legal(name): value for name, value in new.items()})
         run.tags.update(tags)
         run.status = status
+
+    def _write_or_refuse(self, client: "MlflowClient", experiment_id: str, run: _Run) -> None:
+        """Write ``run``; one that MLflow will never take must not hold up the others."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._write(client, experiment_id, run)
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            run.refused = True
+            log.warning("MLflow at %s does not take %s: %s; it is left out", self._uri, run.key, _line(error))
+        run.pending = 0
 
     def _write(self, client: "MlflowClient", experiment_id: str, run: _Run) -> None:
         """Write what has gathered; each part is forgotten as soon as it is written."""
@@ -200,6 +238,7 @@ class MlflowTracker:
             client.log_batch(run.run_id, [Metric(*entry) for entry in batch], params[:100], tags[:100])
             del run.metrics[:METRICS_PER_CALL]
             params, tags = params[100:], tags[100:]
+        run.known_params |= run.params.keys()
         run.params, run.tags = {}, {}
         for name in list(run.artifacts):
             client.log_text(run.run_id, run.artifacts[name], name)
@@ -213,8 +252,17 @@ class MlflowTracker:
         tags = {KEY_TAG: run.key, SWEEP_TAG: self._sweep_id, **run.tags}
         if run.parent is not None:
             tags["mlflow.parentRunId"] = str(self._runs[run.parent].run_id)
+        created = client.create_run(experiment_id, tags=tags, run_name=run.name)
         run.tags = {}
         if run.status == "RUNNING":
             run.status = None
-        created = client.create_run(experiment_id, tags=tags, run_name=run.name)
         return str(created.info.run_id)
+
+
+def _legal(name: str) -> str:
+    """``name`` with what MLflow does not allow in a metric's name replaced."""
+    return re.sub(r"[^\w/. -]", "_", name)
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

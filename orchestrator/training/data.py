@@ -19,9 +19,7 @@ def training_order(examples: int, batch_size: int, seed: int, epoch: int) -> lis
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
     batches = list(torch.split(torch.randperm(examples, generator=generator), batch_size))
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        batches.pop()
-    return batches
+    return batches[: steps_per_epoch(examples, batch_size)]
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:

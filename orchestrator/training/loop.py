@@ -67,6 +67,7 @@ class Loop:
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.amp and half)
         self.epoch = 0
         self.step = 0
+        self.last: EpochResult | None = None
         self.best: dict[str, Any] = {"epoch": 0, "value": task.direction.worst, "model": {}}
         per_epoch = steps_per_epoch(size(splits.train), hyperparameters.data.batch_size)
         self.total_steps = spec.epochs * per_epoch
@@ -95,7 +96,8 @@ class Loop:
         metrics = {f"train/{name}": number for name, number in train.items()}
         metrics |= {f"val/{name}": number for name, number in scores.items()}
         metrics["seconds"] = time.perf_counter() - started
-        return EpochResult(epoch=self.epoch, value=value, metrics=metrics)
+        self.last = EpochResult(epoch=self.epoch, value=value, metrics=metrics)
+        return self.last
 
     def _train(self) -> dict[str, float]:
         """One pass over the training split; returns what was seen on the way."""
@@ -162,7 +164,8 @@ class Loop:
         predictions, targets = predict(
             self.task, self._evaluated(), self.splits.validation, self.config, self._autocast
         )
-        scores = self.task.score(predictions, targets)
+        # float: a NumPy scalar from the user's code would make the checkpoint unreadable with weights_only.
+        scores = {name: float(value) for name, value in self.task.score(predictions, targets).items()}
         for name, value in scores.items():
             if not math.isfinite(value):
                 raise InfeasibleTrialError(Reason.NON_FINITE, f"validation {name} {value} after epoch {self.epoch}")
@@ -173,6 +176,7 @@ class Loop:
         return {
             "epoch": self.epoch,
             "step": self.step,
+            "last": {"value": self.last.value, "metrics": dict(self.last.metrics)} if self.last else None,
             "best": self.best,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -183,6 +187,7 @@ class Loop:
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state`."""
         self.epoch, self.step, self.best = state["epoch"], state["step"], state["best"]
+        self.last = EpochResult(epoch=self.epoch, **state["last"]) if state["last"] else None
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
@@ -238,13 +243,16 @@ def fit(
     """Train one trial, yielding after each epoch; continues from the checkpoint in ``spec.directory``.
 
     The loop state is written every ``checkpoint_epochs``, at ``spec.save_at``, at the end, and when the
-    iterator is closed early.
+    iterator is closed early. A resumed trial first yields the checkpoint's own epoch again: the driver
+    may have been killed after the checkpoint and before the report.
     """
     loop = Loop(task, splits, hyperparameters, config, spec)
     folder: Path = spec.directory
     if spec.keep and checkpoint.exists(folder):
         loop.restore(checkpoint.load(folder))
     saved = loop.epoch
+    if loop.last is not None:
+        yield loop.last
     try:
         while not loop.finished:
             result = loop.run_epoch()

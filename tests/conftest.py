@@ -1,0 +1,38 @@
+"""Shared by all tests: one private Ray for the whole session, started by the first test that asks for it."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from orchestrator.config.schema import RunnerConfig
+
+# Read when PyTorch is imported. The networks here are so small that a second thread only costs time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+if TYPE_CHECKING:
+    from orchestrator.runners.ray import RayRunner
+
+
+@pytest.fixture(scope="session")
+def ray_runner() -> "Iterator[RayRunner]":
+    """Two workers on a private Ray."""
+    # Here: importing Ray takes seconds that tests without it need not pay.
+    from orchestrator.runners.ray import RayRunner
+
+    runner = RayRunner(RunnerConfig(name="ray", workers=2))
+    yield runner
+    runner.close()
+
+
+@pytest.fixture(scope="session")
+def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty SQLite store of MLflow, to be copied."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path

@@ -1,0 +1,263 @@
+"""What every runner promises; see orchestrator/runners/base.py. Each test runs on each runner."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runner_programs import Play, notes
+
+from orchestrator.config.hyperparameters import Hyperparameters, OptimizerConfig
+from orchestrator.config.schema import TaskConfig, TrainerConfig
+from orchestrator.runners.base import Runner
+from orchestrator.runners.local import LocalRunner
+from orchestrator.training import checkpoint
+from orchestrator.trial import TrainingProgram
+from orchestrator.types import Decision, End, EpochResult, Outcome, Reason, TrialSpec
+
+pytestmark = pytest.mark.timeout(120)
+
+Decide = Callable[[int, EpochResult], Decision]
+
+
+@pytest.fixture(params=["local", "ray"])
+def runner(request: pytest.FixtureRequest) -> Runner:
+    if request.param == "local":
+        return LocalRunner()
+    found: Runner = request.getfixturevalue("ray_runner")
+    return found
+
+
+class Recorder:
+    """A controller that hands out prepared trials and writes down all that happens."""
+
+    def __init__(self, specs: Sequence[TrialSpec], decide: Decide = lambda number, result: Decision.CONTINUE) -> None:
+        self.waiting = list(specs)
+        self.decide = decide
+        self.events: list[tuple[Any, ...]] = []
+        self.results: dict[int, list[EpochResult]] = {}
+        self.outcomes: dict[int, Outcome] = {}
+        self.running: set[int] = set()
+        self.most_running = 0
+
+    def ask(self) -> TrialSpec | None:
+        if not self.waiting:
+            return None
+        spec = self.waiting.pop(0)
+        self.events.append(("ask", spec.number))
+        self.results[spec.number] = []
+        self.running.add(spec.number)
+        self.most_running = max(self.most_running, len(self.running))
+        return spec
+
+    def report(self, number: int, result: EpochResult) -> Decision:
+        assert number in self.running
+        self.events.append(("report", number, result.epoch))
+        self.results[number].append(result)
+        return self.decide(number, result)
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        self.events.append(("tell", number))
+        self.running.remove(number)
+        self.outcomes[number] = outcome
+
+    def epochs(self, number: int) -> list[int]:
+        return [result.epoch for result in self.results[number]]
+
+    def count(self, *event: Any) -> int:
+        return self.events.count(event)
+
+
+def trials(folder: Path, *doings: str, epochs: int = 3) -> list[TrialSpec]:
+    return [
+        TrialSpec(number, "lr", {"do": do}, seed=0, epochs=epochs, directory=folder)
+        for number, do in enumerate(doings)
+    ]
+
+
+def test_every_trial_is_told_once_and_reports_its_epochs_in_order(runner: Runner, tmp_path: Path) -> None:
+    recorder = Recorder(trials(tmp_path, *["run"] * 7))
+    runner.run(Play(), recorder)
+    for number in range(7):
+        assert recorder.count("ask", number) == 1
+        assert recorder.count("tell", number) == 1
+        assert recorder.epochs(number) == [1, 2, 3]
+        assert [result.value for result in recorder.results[number]] == [number + epoch / 100 for epoch in (1, 2, 3)]
+        assert recorder.outcomes[number] == Outcome(End.FINISHED)
+    assert notes(tmp_path) == [f"finished {number}" for number in range(7)]
+    assert recorder.most_running <= runner.workers
+
+
+def test_nothing_to_do_ends_at_once(runner: Runner, tmp_path: Path) -> None:
+    recorder = Recorder([])
+    runner.run(Play(), recorder)
+    assert recorder.events == []
+
+
+def test_stop_and_pause_end_a_trial_between_two_epochs(runner: Runner, tmp_path: Path) -> None:
+    wanted = {(0, 2): Decision.STOP, (1, 2): Decision.PAUSE, (3, 3): Decision.STOP}
+
+    def decide(number: int, result: EpochResult) -> Decision:
+        return wanted.get((number, result.epoch), Decision.CONTINUE)
+
+    recorder = Recorder(trials(tmp_path, "run", "run", "run", "run"), decide)
+    runner.run(Play(), recorder)
+    assert recorder.outcomes == {
+        0: Outcome(End.STOPPED),
+        1: Outcome(End.PAUSED),
+        2: Outcome(End.FINISHED),
+        3: Outcome(End.STOPPED),
+    }
+    assert [recorder.epochs(number) for number in range(4)] == [[1, 2], [1, 2], [1, 2, 3], [1, 2, 3]]
+    # The program could write its state: its iterator was closed before run() returned.
+    assert notes(tmp_path) == [
+        "closed 0 after epoch 2",
+        "closed 1 after epoch 2",
+        "closed 3 after epoch 3",
+        "finished 2",
+    ]
+
+
+def test_failures_are_outcomes_and_the_worker_process_goes_on(runner: Runner, tmp_path: Path) -> None:
+    recorder = Recorder(trials(tmp_path, "raise", "infeasible", "run", "raise", "infeasible", "run"))
+    runner.run(Play(), recorder)
+    for number in (0, 3):
+        outcome = recorder.outcomes[number]
+        assert (outcome.end, outcome.reason) == (End.FAILED, Reason.USER_ERROR)
+        first, *rest = outcome.detail.splitlines()
+        assert first == "ValueError: broken on purpose"
+        assert any("runner_programs.py" in line and "user_code" in line for line in rest)
+        assert recorder.epochs(number) == [1]
+    for number in (1, 4):
+        assert recorder.outcomes[number] == Outcome(End.FAILED, Reason.OUT_OF_MEMORY, "batch does not fit")
+    for number in (2, 5):
+        assert recorder.outcomes[number] == Outcome(End.FINISHED)
+    pids = {result.metrics["pid"] for results in recorder.results.values() for result in results}
+    assert 1 <= len(pids) <= runner.workers
+
+
+def test_a_program_that_raises_when_called_is_a_failed_trial(runner: Runner, tmp_path: Path) -> None:
+    recorder = Recorder(trials(tmp_path, "refuse", "run", "refuse", "run"))
+    runner.run(Play(), recorder)
+    for number in (0, 2):
+        assert recorder.outcomes[number].reason is Reason.USER_ERROR
+        assert recorder.outcomes[number].detail.startswith("ValueError: refused on purpose")
+    for number in (1, 3):
+        assert recorder.outcomes[number] == Outcome(End.FINISHED)
+
+
+class FaultError(Exception):
+    """Raised by a controller."""
+
+
+@pytest.mark.parametrize("where", ["ask", "report", "tell"])
+def test_what_the_controller_raises_passes_through(
+    runner: Runner, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(trials(tmp_path, *["run"] * 6))
+    before: Callable[..., Any] = getattr(recorder, where)
+    calls = 0
+
+    def faulty(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise FaultError(where)
+        return before(*args)
+
+    monkeypatch.setattr(recorder, where, faulty)
+    with pytest.raises(FaultError, match=where) as caught:
+        runner.run(Play(), recorder)
+    assert calls == 2
+    # Every trial that had begun was ended in good order, even while the exception is still at hand.
+    begun = {event[1] for event in recorder.events if event[0] == "report"}
+    assert begun <= {int(name.split()[1]) for name in notes(tmp_path)}
+    assert begun or where == "ask"
+    assert caught.value.args == (where,)
+    if where != "report":
+        return
+
+    again = Recorder(trials(tmp_path, "run", "run"))
+    runner.run(Play(), again)
+    assert again.outcomes == {0: Outcome(End.FINISHED), 1: Outcome(End.FINISHED)}
+
+
+def test_a_trial_that_appears_after_a_tell_is_run(runner: Runner, tmp_path: Path) -> None:
+    first, second, third = trials(tmp_path, "wait" if runner.workers > 1 else "run", "run", "run", epochs=1)
+
+    class Late(Recorder):
+        """Has nothing more until its first trial is told, which waits until the controller was asked again."""
+
+        def ask(self) -> TrialSpec | None:
+            spec = super().ask()
+            if spec is None:
+                self.events.append(("none", len(self.running)))
+                (tmp_path / "go").touch()
+            return spec
+
+        def tell(self, number: int, outcome: Outcome) -> None:
+            super().tell(number, outcome)
+            if number == 0:
+                self.waiting += [second, third]
+
+    recorder = Late([first])
+    runner.run(Play(), recorder)
+    assert recorder.outcomes == dict.fromkeys(range(3), Outcome(End.FINISHED))
+    if runner.workers > 1:
+        assert ("none", 1) in recorder.events[: recorder.events.index(("tell", 0))]
+    assert recorder.events.index(("ask", 1)) > recorder.events.index(("tell", 0))
+
+
+def test_a_free_worker_gets_its_next_trial_while_another_is_busy(ray_runner: Runner, tmp_path: Path) -> None:
+    class Gate(Recorder):
+        """Lets the slow trial begin its first epoch when four others are told."""
+
+        def tell(self, number: int, outcome: Outcome) -> None:
+            super().tell(number, outcome)
+            if len(self.outcomes) == 4:
+                (tmp_path / "go").touch()
+
+    recorder = Gate(trials(tmp_path, "wait", *["run"] * 5, epochs=2))
+    ray_runner.run(Play(), recorder)
+    assert recorder.outcomes == dict.fromkeys(range(6), Outcome(End.FINISHED))
+    slow = recorder.events.index(("report", 0, 1))
+    assert recorder.events.index(("ask", 0)) < recorder.events.index(("ask", 4)) < slow
+    assert recorder.most_running == 2
+
+
+def test_a_worker_process_that_dies_costs_its_trial_only(ray_runner: Runner, tmp_path: Path) -> None:
+    recorder = Recorder(trials(tmp_path, "run", "exit", "run", "run", "run", epochs=2))
+    ray_runner.run(Play(), recorder)
+    outcome = recorder.outcomes[1]
+    assert (outcome.end, outcome.reason) == (End.FAILED, Reason.WORKER_DIED)
+    assert outcome.detail
+    assert recorder.epochs(1) == [1]
+    for number in (0, 2, 3, 4):
+        assert recorder.outcomes[number] == Outcome(End.FINISHED)
+        assert recorder.epochs(number) == [1, 2]
+    assert all(recorder.count("tell", number) == 1 for number in range(5))
+
+
+def test_local_and_ray_train_the_same_bits(ray_runner: Runner, tmp_path: Path) -> None:
+    task = TaskConfig(name="diabetes", target="orchestrator.tasks.tabular.Diabetes")
+    program = TrainingProgram(task, TrainerConfig(epochs=3), threads=1)
+    configuration = Hyperparameters(
+        optimizer=OptimizerConfig(lr=0.01, ema_decay=0.9), model={"width": 16, "dropout": 0.2}
+    ).flat()
+    spec = TrialSpec(0, "lr", configuration, seed=7, epochs=3, directory=tmp_path)
+
+    def run(where: Runner, name: str) -> tuple[list[Any], dict[str, Any]]:
+        recorder = Recorder([replace(spec, number=1), replace(spec, directory=tmp_path / name)])
+        where.run(program, recorder)
+        assert recorder.outcomes[0] == Outcome(End.FINISHED)
+        values = [(result.epoch, result.value, {**result.metrics, "seconds": 0.0}) for result in recorder.results[0]]
+        return values, checkpoint.load(tmp_path / name)["model"]
+
+    here, weights_here = run(LocalRunner(), "local")
+    there, weights_there = run(ray_runner, "ray")
+    assert here == there
+    assert len(here) == 3
+    assert weights_here.keys() == weights_there.keys()
+    assert all(torch.equal(weights_here[name], weights_there[name]) for name in weights_here)

@@ -1,0 +1,69 @@
+"""Trial programs for the runner contract. Ray's workers import this module, so it holds no tests."""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import InfeasibleTrialError
+from orchestrator.types import EpochResult, Reason, TrialSpec
+
+PATIENCE_S = 60
+"""How long a waiting trial waits before it gives up (and its test fails)."""
+
+
+@dataclass(frozen=True)
+class Play:
+    """Does what the trial's configuration says in ``do``, and leaves notes in the trial's directory.
+
+    ``run``: epochs up to the budget; ``raise``, ``infeasible``, ``exit``: one epoch, then that;
+    ``wait``: the first epoch comes when the file ``go`` is there; ``refuse``: raises when called.
+    """
+
+    def __call__(self, spec: TrialSpec) -> Iterator[EpochResult]:
+        if spec.configuration["do"] == "refuse":
+            raise ValueError("refused on purpose")
+        return self._epochs(spec)
+
+    def _epochs(self, spec: TrialSpec) -> Iterator[EpochResult]:
+        do, epoch = spec.configuration["do"], 0
+        try:
+            for epoch in range(1, spec.epochs + 1):
+                if do == "wait":
+                    wait_for(spec.directory / "go")
+                if do == "raise" and epoch == 2:
+                    user_code()
+                if do == "infeasible" and epoch == 2:
+                    raise InfeasibleTrialError(Reason.OUT_OF_MEMORY, "batch does not fit")
+                if do == "exit" and epoch == 2:
+                    os._exit(1)
+                yield EpochResult(epoch, spec.number + epoch / 100, {"pid": float(os.getpid())})
+        except GeneratorExit:
+            note(spec.directory, f"closed {spec.number} after epoch {epoch}")
+            raise
+        note(spec.directory, f"finished {spec.number}")
+
+
+def user_code() -> None:
+    """Stands for a line of the user's that is wrong."""
+    raise ValueError("broken on purpose")
+
+
+def wait_for(path: Path) -> None:
+    """Return when ``path`` exists."""
+    limit = time.monotonic() + PATIENCE_S
+    while not path.exists():
+        if time.monotonic() > limit:
+            raise TimeoutError(f"{path} never came")
+        time.sleep(0.01)
+
+
+def note(folder: Path, text: str) -> None:
+    """Leave an empty file named ``text``."""
+    (folder / text).touch()
+
+
+def notes(folder: Path) -> list[str]:
+    """What trials left in ``folder``."""
+    return sorted(path.name for path in folder.iterdir() if " " in path.name)

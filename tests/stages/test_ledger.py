@@ -1,0 +1,189 @@
+"""The ledger: what it keeps, and which settings may change under a sweep's name."""
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.config.compose import from_plain, to_plain
+from orchestrator.config.schema import RunConfig, TrainerConfig
+from orchestrator.errors import ConfigError, OrchestratorError
+from orchestrator.stages.ledger import FREE, FREE_TRAINER, Ledger, Verdict
+
+
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    return to_plain(
+        from_plain(
+            {
+                "stage": {"name": "lr"},
+                "task": {"name": "toy", "target": "toy.Task", "args": {"split_seed": 0}},
+                "recipe": {"order": ["lr"]},
+                "stages": {"lr": {"kind": "search", "asks": "which?", "varies": ["optimizer.lr"]}},
+                "space": {"optimizer": {"lr": {"type": "float", "low": 0.001, "high": 1.0, "scale": "log"}}},
+                "model": {"width": 8},
+            }
+        )
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "toy-seed0" / "ledger.json"
+
+
+def changed(settings: dict[str, Any], where: str, value: Any) -> dict[str, Any]:
+    """A deep copy of ``settings`` with the dotted key ``where`` set."""
+    copy: dict[str, Any] = json.loads(json.dumps(settings))
+    *groups, key = where.split(".")
+    inner = copy
+    for group in groups:
+        inner = inner[group]
+    assert inner.get(key) != value
+    inner[key] = value
+    return copy
+
+
+def test_a_sweep_keeps_its_identity_and_settings(path: Path, settings: dict[str, Any]) -> None:
+    assert Ledger.read(path) is None
+    first = Ledger.open(path, settings)
+    again = Ledger.open(path, settings)
+    assert again.sweep_id == first.sweep_id
+    assert again.config == first.config
+    assert again.config["optimizer"]["lr"] == settings["optimizer"]["lr"]
+    other = Ledger.open(path.parents[1] / "other" / "ledger.json", settings)
+    assert other.sweep_id != first.sweep_id
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("seed", 1),
+        ("optimizer.lr", 0.5),
+        ("optimizer.name", "sgd"),
+        ("data.batch_size", 7),
+        ("model.width", 9),
+        ("model.depth", 2),
+        ("trainer.epochs", 4),
+        ("trainer.patience", 4),
+        ("task.args", {"split_seed": 1}),
+        ("task.target", "toy.Other"),
+        ("space.optimizer.lr.high", 0.5),
+        ("sampler.name", "tpe"),
+        ("pruner.name", "median"),
+        ("runner.cpus_per_trial", 2),
+    ],
+)
+def test_a_change_of_what_a_trial_means_is_refused_with_the_key_named(
+    path: Path, settings: dict[str, Any], where: str, value: Any
+) -> None:
+    Ledger.open(path, settings)
+    before = path.read_bytes()
+    with pytest.raises(ConfigError) as error:
+        Ledger.open(path, changed(settings, where, value))
+    line = str(error.value)
+    assert "\n" not in line
+    assert line.startswith("sweep toy-seed0 was begun with other settings")
+    assert where.removeprefix("runner.") in line
+    new = value["split_seed"] if isinstance(value, dict) else value
+    assert f"-> {new}" in line
+    assert "sweep.name=NAME" in line
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("stage.name", "width"),
+        ("n_trials", 40),
+        ("timeout_s", 1.5),
+        ("dry_run", True),
+        ("stages.lr.n_trials", 40),
+        ("recipe.order", ["lr", "lr"]),
+        ("runner.name", "local"),
+        ("runner.workers", 2),
+        ("runner.address", "auto"),
+        ("tracking.name", "none"),
+        ("train.seed", 3),
+        ("sweep.dir", "elsewhere"),
+        ("trainer.keep_checkpoints", 1),
+        ("trainer.disk_gb", 1.0),
+        ("trainer.data_workers", 3),
+        ("trainer.checkpoint_epochs", 3),
+    ],
+)
+def test_what_only_steers_the_next_command_may_change(
+    path: Path, settings: dict[str, Any], where: str, value: Any
+) -> None:
+    first = Ledger.open(path, settings)
+    again = Ledger.open(path, changed(settings, where, value))
+    assert again.sweep_id == first.sweep_id
+
+
+def test_many_changes_are_one_line(path: Path, settings: dict[str, Any]) -> None:
+    Ledger.open(path, settings)
+    other = settings
+    for key, value in {"lr": 0.1, "beta1": 0.1, "beta2": 0.1, "eps": 0.1, "ema_decay": 0.1, "clip_norm": 0.1}.items():
+        other = changed(other, f"optimizer.{key}", value)
+    with pytest.raises(ConfigError, match=r"and 2 more; go back to them") as error:
+        Ledger.open(path, other)
+    assert "\n" not in str(error.value)
+
+
+def test_the_free_settings_are_settings() -> None:
+    assert set(FREE) <= {item.name for item in fields(RunConfig)}
+    assert set(FREE_TRAINER) <= {item.name for item in fields(TrainerConfig)}
+
+
+def test_finished_stages_are_kept(path: Path, settings: dict[str, Any]) -> None:
+    ledger = Ledger.open(path, settings)
+    assert ledger.finished == {}
+    verdict = Verdict("lr", 5, 2, {"non_finite": 1}, 3, 0.5, None, None, changed={"optimizer.lr": (0.1, 0.2)})
+    ledger.finish("lr", verdict)
+    for kept in (ledger, Ledger.open(path, settings), Ledger.read(path)):
+        assert kept is not None
+        assert list(kept.finished) == ["lr"]
+        result = kept.finished["lr"]
+        assert (result["trials"], result["best_trial"], result["best_value"]) == (5, 3, 0.5)
+        assert result["infeasible"] == {"non_finite": 1}
+        assert list(result["changed"]["optimizer.lr"]) == [0.1, 0.2]
+        assert result["finished"]
+
+
+def test_reading_the_test_split_is_noted_for_good(path: Path, settings: dict[str, Any]) -> None:
+    ledger = Ledger.open(path, settings)
+    assert ledger.test_read is None
+    ledger.note_test_read()
+    again = Ledger.open(path, settings)
+    assert again.test_read == ledger.test_read is not None
+
+
+@dataclass
+class Unwritable:
+    thing: object
+
+
+def test_a_result_that_cannot_be_written_leaves_the_ledger(path: Path, settings: dict[str, Any]) -> None:
+    ledger = Ledger.open(path, settings)
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        ledger.finish("lr", Unwritable(object()))
+    assert path.read_bytes() == before
+    assert [*path.parent.iterdir()] == [path]
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"id": 1'])
+def test_a_damaged_ledger_is_refused_in_one_line(path: Path, settings: dict[str, Any], text: str) -> None:
+    Ledger.open(path, settings)
+    path.write_text(text)
+    with pytest.raises(OrchestratorError, match=r"ledger\.json: is damaged") as error:
+        Ledger.open(path, settings)
+    assert "\n" not in str(error.value)
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(("best", "previous", "improved"), [(3, None, True), (3, 1, True), (1, 1, False)])
+def test_a_stage_improved_if_the_incumbent_changed(best: int, previous: int | None, improved: bool) -> None:
+    assert Verdict("lr", 1, 0, {}, best, 0.1, previous, 0.2).improved is improved
