@@ -21,6 +21,9 @@ import psutil
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+# Otherwise plain Tune asks for one trial at a time while workers start, and its second worker never comes up
+# when trials are shorter than that. Our runner sets it too.
+os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "2"
 
 WORKERS = 2
 RESULTS = 3
@@ -174,7 +177,7 @@ def run_ours(clock: Clock, trials: int, sampler: str, folder: Path, *, tracked: 
             )
             sweep.begin_tracking(tracker, {})
             runner = RayRunner(config.runner)
-            runner.run(EmptyProgram(), Timed(sweep, ["lr"], runner.workers, lambda: False))
+            runner.run(EmptyProgram(), Timed(sweep, ["lr"], lambda: False))
             tracker.end(SWEEP, "FINISHED", {}, {})
             assert tracker.close() == 0
             clock.all_written()

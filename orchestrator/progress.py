@@ -3,7 +3,8 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -70,8 +71,9 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def log_to(path: Path) -> logging.Handler:
-    """Send what is said, and what only the log should hold, to the file ``path`` as well."""
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Meanwhile send what is said, and what only the log should hold, to the file ``path`` as well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -79,4 +81,8 @@ def log_to(path: Path) -> logging.Handler:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.addHandler(handler)
-    return handler
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()

@@ -36,13 +36,11 @@ DOORS = {
     "omegaconf": ["config.entry", "config.compose"],
     "ray": ["runners.ray"],
     "mlflow": ["tracking.mlflow"],
-    # stages.sweep names the type of a storage it passes on.
-    "optuna": ["study", "stages.sweep"],
+    "optuna": ["study"],
     "scipy": ["study.samplers", "tasks"],
     "sklearn": ["tasks"],
     "torch": ["tasks", "training", "trial", "ensemble"],
-    # stages.sweep catches what a start configuration fails with.
-    "pydantic": ["config", "stages.sweep"],
+    "pydantic": ["config"],
 }
 
 

@@ -70,14 +70,10 @@ def run_stages(plan: Plan, names: list[str]) -> None:
     if all(plan.config.stages[name].kind == "ensemble" for name in names) and not plan.exists:
         raise NoFeasibleTrialError(f"sweep {plan.name} has no trained checkpoint; run a search stage first")
     progress = Progress()
-    with open_sweep(plan, progress) as sweep:
-        handler = log_to(sweep.folder / "orchestrator.log")
-        try:
-            _note_command(sweep)
-            _announce(sweep, names)
-            _run_tracked(sweep, names)
-        finally:
-            handler.close()
+    with open_sweep(plan, progress) as sweep, log_to(sweep.folder / "orchestrator.log"):
+        _note_command(sweep)
+        _announce(sweep, names)
+        _run_tracked(sweep, names)
 
 
 def _run_tracked(sweep: Sweep, names: list[str]) -> None:
@@ -112,7 +108,7 @@ def _search(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> Non
         return
     runner = make_runner(sweep.config.runner)
     try:
-        runner.run(make_program(sweep.config), StageSequence(sweep, names, runner.workers, stopping))
+        runner.run(make_program(sweep.config), StageSequence(sweep, names, stopping))
     finally:
         runner.close()
         sweep.checkpoints.tidy(sweep.study.records)
@@ -145,6 +141,7 @@ def _conclude(sweep: Sweep) -> None:
     best = sweep.best
     if best is None:
         return
+    sweep.write_winner()
     say = sweep.progress.say
     changed = [name for name in sweep.space.hyperparameters if best.configuration[name] != sweep.base[name]]
     rows = [["hyperparameter", "default", "best"]]

@@ -16,10 +16,9 @@ from orchestrator.types import Decision, EpochResult, Outcome, TrialSpec
 class StageSequence:
     """The unfinished search stages among ``names``, in order; a :class:`~orchestrator.runners.base.Controller`."""
 
-    def __init__(self, sweep: Sweep, names: Sequence[str], workers: int, stopping: Callable[[], bool]) -> None:
+    def __init__(self, sweep: Sweep, names: Sequence[str], stopping: Callable[[], bool]) -> None:
         self._sweep = sweep
         self._names = list(names)
-        self._workers = workers
         self._stopping = stopping
         self._stage: SearchStage | None = None
 
@@ -57,7 +56,7 @@ class StageSequence:
             if not make_region(self._sweep, name).windows:
                 skip_stage(self._sweep, name)
                 continue
-            self._stage = SearchStage(self._sweep, name, self._workers)
+            self._stage = SearchStage(self._sweep, name)
             return True
         return False
 

@@ -51,10 +51,9 @@ def make_region(sweep: Sweep, stage: str) -> Region:
 class SearchStage:
     """Runs one stage; a :class:`~orchestrator.runners.base.Controller`."""
 
-    def __init__(self, sweep: Sweep, name: str, workers: int) -> None:
+    def __init__(self, sweep: Sweep, name: str) -> None:
         self.name = name
         self._sweep = sweep
-        self._workers = workers
         self._settings = sweep.config.stages[name]
         self._own = [record.number for record in sweep.study.records if record.stage == name]
         self._previous = best_before(sweep, name)
@@ -217,7 +216,10 @@ class SearchStage:
         bounds = {
             name: end
             for name in self._region.windows
-            if improved and (end := self._region.at_bound(name, best.configuration)) is not None
+            if improved
+            and (end := self._region.at_bound(name, best.configuration)) is not None
+            # At a hard limit (no warm-up at all, say) there is nothing to widen.
+            and (self._region.windows[name].low > 0 if end == "low" else self._region.windows[name].high < 1)
         }
         return Verdict(
             stage=self.name,

@@ -219,5 +219,5 @@ DROPOUT_STAGE = """\
 # @package _global_
 stage: {name: dropout}
 stages:
-  dropout: {kind: search, asks: "how much dropout?", varies: [model.dropout], retunes: {optimizer.lr: 0.1}, n_trials: 3}
+  dropout: {kind: search, asks: "how much dropout?", varies: [model.dropout], n_trials: 3}
 """

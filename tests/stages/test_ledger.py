@@ -141,7 +141,7 @@ def test_finished_stages_are_kept(path: Path, settings: dict[str, Any]) -> None:
     ledger = Ledger.open(path, settings)
     assert ledger.finished == {}
     verdict = Verdict("lr", 5, 2, {"non_finite": 1}, 3, 0.5, None, None, changed={"optimizer.lr": (0.1, 0.2)})
-    ledger.finish("lr", verdict)
+    ledger.finish("lr", verdict, "in words")
     for kept in (ledger, Ledger.open(path, settings), Ledger.read(path)):
         assert kept is not None
         assert list(kept.finished) == ["lr"]
@@ -169,7 +169,7 @@ def test_a_result_that_cannot_be_written_leaves_the_ledger(path: Path, settings:
     ledger = Ledger.open(path, settings)
     before = path.read_bytes()
     with pytest.raises(TypeError):
-        ledger.finish("lr", Unwritable(object()))
+        ledger.finish("lr", Unwritable(object()), "in words")
     assert path.read_bytes() == before
     assert [*path.parent.iterdir()] == [path]
 
