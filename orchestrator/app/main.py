@@ -80,7 +80,7 @@ def _run_tracked(sweep: Sweep, names: list[str]) -> None:
     sweep.begin_tracking(make_tracker(sweep), code_version())
     status = "KILLED"
     try:
-        with graceful_interrupt(sweep.progress) as stopping:
+        with graceful_interrupt() as stopping:
             _search(sweep, [name for name in names if sweep.config.stages[name].kind == "search"], stopping)
             for name in names:
                 if sweep.config.stages[name].kind == "ensemble" and not stopping():
@@ -163,7 +163,7 @@ def _note_command(sweep: Sweep) -> None:
 
 
 @contextmanager
-def graceful_interrupt(progress: Progress) -> Iterator[Callable[[], bool]]:
+def graceful_interrupt() -> Iterator[Callable[[], bool]]:
     """Yield a function that says whether Ctrl-C (or SIGTERM) has come; a second one ends at once."""
     asked = False
 
