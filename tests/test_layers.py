@@ -34,7 +34,7 @@ STRANGERS = [("tracking", "tasks"), ("trial", "study")]
 DOORS = {
     "hydra": ["config.entry"],
     "omegaconf": ["config.entry", "config.compose"],
-    "ray": ["runners.ray"],
+    "ray": ["runners.ray", "runners.tune"],
     "mlflow": ["tracking.mlflow"],
     "optuna": ["study"],
     "scipy": ["study.samplers", "tasks"],
