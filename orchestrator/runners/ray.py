@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sys
 import threading
 
 # Read by Ray when it is imported. The first keeps Ray's own processes on loopback: without it they
@@ -11,6 +12,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
+from ray import cloudpickle
 
 from orchestrator.config.schema import RunnerConfig
 from orchestrator.errors import ConfigError
@@ -70,8 +72,8 @@ class RayRunner:
         """See :class:`~orchestrator.runners.base.Runner`."""
         from orchestrator.runners.tune import run_trials
 
-        resources = {"cpu": self._config.cpus_per_trial, "gpu": self._config.gpus_per_trial}
-        run_trials(program, controller, self.workers, resources)
+        resources = {"CPU": float(self._config.cpus_per_trial), "GPU": float(self._config.gpus_per_trial)}
+        run_trials(cloudpickle.dumps(program), list(sys.path), controller, self.workers, resources)
 
     def close(self) -> None:
         """Stop the private cluster, or leave the joined one."""

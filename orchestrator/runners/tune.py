@@ -1,114 +1,51 @@
-"""Ray Tune, driven by a controller of ours: Tune places and runs the trials, and decides nothing.
+"""Ray Tune, driven by a controller of ours: Tune places and runs trials, and decides nothing.
 
-Two adapters hand Tune our decisions: a ``Searcher`` (ask, tell) and a ``TrialScheduler`` (report).
-Everything Tune would decide or write by itself is off.
+Two adapters hand Tune our decisions: a ``SearchAlgorithm`` (ask, tell) and a ``TrialScheduler``
+(report). ``_Loop`` is Tune's own event loop without what it would write, print or keep: files and a
+snapshot of the experiment, tables, every trial that ever ran. ``benchmarks/overhead.py`` compares the
+two.
 """
 
-import logging
 import os
-import pickle
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping
 from typing import Any
 
-# Read by Tune when it is imported or run: no files, tables and error reports for each trial, no handling of
-# Ctrl-C of its own.
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000000")
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
 
-from ray import cloudpickle, tune
+import ray
+from ray.air.execution import FixedResourceManager
+from ray.tune import PlacementGroupFactory
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
-from ray.tune.search import Searcher
+from ray.tune.search.search_algorithm import SearchAlgorithm
 
 from orchestrator.runners.base import Controller
-from orchestrator.trial import failure
-from orchestrator.types import Decision, End, EpochResult, Outcome, Reason, TrialProgram, TrialSpec
-
-logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+from orchestrator.runners.worker import TrialWorker
+from orchestrator.types import Decision, End, EpochResult, Outcome, Reason, TrialSpec
 
 
-def run_trials(program: TrialProgram, controller: Controller, workers: int, resources: Mapping[str, float]) -> None:
+def run_trials(
+    program: bytes, path: list[str], controller: Controller, workers: int, resources: dict[str, float]
+) -> None:
     """Run trials until ``controller`` has none and all are told.
 
     Args:
-        program: what a worker runs.
+        program: a pickled :class:`~orchestrator.types.TrialProgram`.
+        path: the driver's ``sys.path``.
         controller: what decides.
         workers: how many trials run at a time.
-        resources: ``cpu`` and ``gpu`` of one trial.
+        resources: CPU and GPU of one trial.
     """
-    # Let all workers start at once. By default Tune asks for one trial, waits until its worker is up,
-    # and gives the next short trial to that one: the second worker never starts.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)
     bridge = _Bridge(controller, workers)
-    actor = tune.with_parameters(_TrialActor, program=cloudpickle.dumps(program), path=list(sys.path))
-    with tempfile.TemporaryDirectory(prefix="orchestrator-tune-") as scratch:
-        tuner = tune.Tuner(
-            tune.with_resources(actor, dict(resources)),
-            tune_config=tune.TuneConfig(
-                search_alg=_AskTell(bridge),
-                scheduler=_Reporting(bridge),
-                num_samples=-1,
-                reuse_actors=True,
-                trial_name_creator=lambda trial: str(trial.trial_id),
-                trial_dirname_creator=lambda trial: str(trial.trial_id),
-            ),
-            run_config=tune.RunConfig(
-                storage_path=scratch,
-                name="stage",
-                verbose=0,
-                # Trials checkpoint themselves.
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
-            ),
-        )
-        tuner.fit()
+    loop = _Loop(bridge, workers, resources, {"program": program, "path": path})
+    try:
+        while not loop.is_finished():
+            loop.step()
+            loop.forget_ended()
+    finally:
+        loop.stop_workers()
     if bridge.error is not None:
         raise bridge.error
-
-
-class _TrialActor(tune.Trainable):  # type: ignore[misc]
-    """A worker. It stays alive between trials (``reuse_actors``), with PyTorch and the data loaded."""
-
-    _epochs: Iterator[EpochResult] | None = None
-
-    def setup(self, config: dict[str, Any], program: bytes, path: list[str]) -> None:
-        """Begin the first trial. The program is unpickled here, where the user's modules can be found."""
-        sys.path.extend(entry for entry in path if entry not in sys.path)
-        self._program: TrialProgram = pickle.loads(program)
-        self._begin(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begin another trial in the same process."""
-        self.cleanup()
-        self._begin(new_config)
-        return True
-
-    def _begin(self, config: dict[str, Any]) -> None:
-        self._spec: TrialSpec = config["spec"]
-        self._epochs = None
-
-    def step(self) -> dict[str, Any]:
-        """One epoch, or the end of the trial. A failure is a result too, so that the actor lives on."""
-        try:
-            if self._epochs is None:
-                self._epochs = self._program(self._spec)
-            return {"epoch_result": next(self._epochs), "done": False}
-        except StopIteration:
-            return {"outcome": Outcome(End.FINISHED), "done": True}
-        except Exception as error:
-            return {"outcome": failure(error), "done": True}
-
-    def cleanup(self) -> None:
-        """End the trial in good order: a stopped one is checkpointed."""
-        if self._epochs is not None:
-            self._epochs.close()  # type: ignore[attr-defined]
-            self._epochs = None
 
 
 class _Bridge:
@@ -121,10 +58,6 @@ class _Bridge:
         self._ends: dict[str, Outcome] = {}
         self.error: BaseException | None = None
         """What the controller raised. Tune would bury it in a log."""
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        """Tune pickles its searcher to restore it later. Ours lives in the study: nothing is kept."""
-        return (object, ())
 
     def ask(self, trial_id: str) -> TrialSpec | None:
         if len(self._numbers) >= self._workers or self.error is not None:
@@ -155,39 +88,49 @@ class _Bridge:
             self._ends[trial_id] = Outcome(End.STOPPED if decision is Decision.STOP else End.PAUSED)
         return decision is Decision.CONTINUE
 
-    def tell(self, trial_id: str, outcome: Outcome | None) -> None:
+    def tell(self, trial_id: str, outcome: Outcome) -> None:
         number = self._numbers.pop(trial_id, None)
         if number is None or self.error is not None:
             return
-        died = Outcome(End.FAILED, Reason.WORKER_DIED, "the worker process died")
         try:
-            self._controller.tell(number, self._ends.pop(trial_id, outcome or died))
+            self._controller.tell(number, self._ends.pop(trial_id, outcome))
         except BaseException as error:
             self.error = error
 
 
-class _AskTell(Searcher):  # type: ignore[misc]
+class _Trial(Trial):  # type: ignore[misc]
+    """Tune's record of one of our trials, while it runs."""
+
+    def __init__(self, spec: TrialSpec, trial_id: str, resources: PlacementGroupFactory) -> None:
+        # A stub: the loop knows the worker's class, and Tune need not look it up.
+        super().__init__(
+            "trial", stub=True, trial_id=trial_id, config={"spec": spec}, placement_group_factory=resources
+        )
+
+    def set_ray_actor(self, ray_actor: Any) -> None:
+        """Tune would also ask the worker for its address and time here: a call for each trial."""
+        self.temporary_state.ray_actor = ray_actor
+
+
+class _AskTell(SearchAlgorithm):  # type: ignore[misc]
     """Tune's view of ``ask`` and ``tell``."""
 
-    def __init__(self, bridge: _Bridge) -> None:
-        super().__init__()
+    def __init__(self, bridge: _Bridge, resources: dict[str, float]) -> None:
         self._bridge = bridge
+        self._resources = PlacementGroupFactory([resources])
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def next_trial(self) -> Trial | None:
+        trial_id = Trial.generate_id()
         spec = self._bridge.ask(trial_id)
-        if spec is not None:
-            return {"spec": spec}
-        # None: ask again soon. FINISHED: never again, so only when nothing runs that could change it.
-        return Searcher.FINISHED if self._bridge.idle else None
+        if spec is None:
+            # Never again once nothing runs that could change the controller's mind.
+            self._finished = self._bridge.idle
+            return None
+        return _Trial(spec, trial_id, self._resources)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self._bridge.tell(trial_id, None if error or result is None else result.get("outcome"))
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study is the state, and Tune never restores us."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing, likewise."""
+        died = Outcome(End.FAILED, Reason.WORKER_DIED, "the worker process died")
+        self._bridge.tell(trial_id, (result or {}).get("outcome", died))
 
 
 class _Reporting(TrialScheduler):  # type: ignore[misc]
@@ -196,28 +139,121 @@ class _Reporting(TrialScheduler):  # type: ignore[misc]
     def __init__(self, bridge: _Bridge) -> None:
         super().__init__()
         self._bridge = bridge
-        self._pending: dict[str, Trial] = {}
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        self._pending[trial.trial_id] = trial
+        """Nothing: the loop starts trials in the order in which they were asked for."""
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        goes_on = self._bridge.report(trial.trial_id, result["epoch_result"])
-        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+        if self._bridge.report(trial.trial_id, result["epoch_result"]):
+            return str(TrialScheduler.CONTINUE)
+        tune_controller.end_early(trial)
+        return str(TrialScheduler.NOOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        self._pending.pop(trial.trial_id, None)
+        """Nothing: see ``_AskTell.on_trial_complete``."""
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        self._pending.pop(trial.trial_id, None)
+        """Nothing, likewise."""
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
-        self._pending.pop(trial.trial_id, None)
+        """Nothing, likewise."""
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """The oldest pending trial, from the few open ones instead of all that ever ran."""
-        open_trials = self._pending.values()
-        return next((trial for trial in open_trials if trial.status == Trial.PENDING), None)
+        return None
 
     def debug_string(self) -> str:
         return "decided by the study"
+
+
+class _Loop(TuneController):  # type: ignore[misc]
+    """Tune's event loop, without its files, and with workers that stay."""
+
+    def __init__(self, bridge: _Bridge, workers: int, resources: dict[str, float], arguments: dict[str, Any]) -> None:
+        total = {name: amount * workers for name, amount in resources.items()}
+        super().__init__(
+            search_alg=_AskTell(bridge, resources),
+            scheduler=_Reporting(bridge),
+            reuse_actors=True,
+            # Without placement groups: a trial is one actor, and Ray finds a place for that by itself.
+            resource_manager_factory=lambda: FixedResourceManager(total),
+        )
+        self._arguments = arguments
+        # No environment of its own, so that Ray takes a process that it has started in advance.
+        self._worker_class = ray.remote(TrialWorker)
+        self._max_pending_trials = workers
+        # A free worker is kept for the next trial, also while a stage waits for its last one.
+        self._actor_cache.increase_max(PlacementGroupFactory([resources]), workers)
+
+    def checkpoint(self, force: bool = False, wait: bool = False) -> None:
+        """Write nothing: the study is the state, and Tune never restores us."""
+
+    def _wrapped(self) -> "_Loop":
+        """What the adapters get to see. Tune's guard against misuse is for others' schedulers."""
+        return self
+
+    def _schedule_trial_actor(self, trial: Trial) -> None:
+        """A free worker for ``trial``, or a new one."""
+        if self._maybe_reuse_cached_actor(trial):
+            return
+        actor = self._actor_manager.add_actor(
+            cls=self._worker_class,
+            resource_request=trial.placement_group_factory,
+            kwargs=self._arguments,
+            on_start=self._actor_started,
+            on_stop=self._actor_stopped,
+            on_error=self._actor_failed,
+        )
+        self._trial_to_actor[trial] = actor
+        self._actor_to_trial[actor] = trial
+
+    def _maybe_reuse_cached_actor(self, trial: Trial) -> bool:
+        """Tune would stop a starting worker as soon as another is free for its trial, again and again."""
+        if trial in self._trial_to_actor or trial not in self._staged_trials:
+            return False
+        return bool(super()._maybe_reuse_cached_actor(trial))
+
+    def _schedule_trial_reset(self, trial: Trial, new_config: dict[str, Any], new_experiment_tag: str) -> None:
+        """Nothing to reset: the first step brings the new trial."""
+        self._actor_started(self._trial_to_actor[trial])
+
+    def _schedule_trial_train(self, trial: Trial) -> None:
+        """The next epoch. The first one brings what the trial is."""
+        self._schedule_trial_task(
+            trial,
+            "step",
+            args=(trial.config.pop("spec"),) if trial.config else (),
+            on_result=self._on_training_result,
+            on_error=self._trial_task_failure,
+        )
+
+    def end_early(self, trial: Trial) -> None:
+        """Let the worker end ``trial`` in good order; then it is told."""
+        self._schedule_trial_task(
+            trial,
+            "end",
+            on_result=lambda trial, result: self.stop_trial(trial),
+            on_error=self._trial_task_failure,
+        )
+
+    def _process_trial_failure(self, trial: Trial, exception: Exception) -> None:
+        """The worker is lost. Ours are never retried, and Tune need not write the error to a file."""
+        self._search_alg.on_trial_complete(trial.trial_id, error=True)
+        self._schedule_trial_stop(trial, exception=exception)
+        self._live_trials.discard(trial)
+
+    def _remove_actor(self, tracked_actor: Any) -> None:
+        self._actor_manager.remove_actor(tracked_actor, kill=True)
+
+    def forget_ended(self) -> None:
+        """Tune keeps every trial for its result table: memory, and scans that grow with each trial."""
+        ended = self._stopped_trials | self._failed_trials
+        if ended:
+            self._trials[:] = [trial for trial in self._trials if trial not in ended]
+            self._trials_to_cache -= ended
+            self._stopped_trials.clear()
+            self._failed_trials.clear()
+
+    def stop_workers(self) -> None:
+        """Kill all workers. No trial is under way then, unless the command itself was interrupted."""
+        for actor, _ in self._actor_manager._live_actors_to_ray_actors_resources.values():
+            ray.kill(actor)
