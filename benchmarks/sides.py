@@ -21,8 +21,7 @@ import psutil
 os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-# Otherwise plain Tune asks for one trial at a time while workers start, and its second worker never comes up
-# when trials are shorter than that. Our runner sets it too.
+# So that plain Tune starts both workers at once: by default it asks for one trial at a time while they start.
 os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "2"
 
 WORKERS = 2

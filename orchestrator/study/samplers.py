@@ -26,9 +26,8 @@ from orchestrator.importing import build_target
 from orchestrator.seeds import derive_seed
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.region import Point, Region
+from orchestrator.study.study import CONSTRAINT
 from orchestrator.types import Direction, TrialState
-
-CONSTRAINT = "feasible"
 
 
 class StageSampler(Protocol):
