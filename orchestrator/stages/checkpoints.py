@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestrator.study.records import TrialRecord, ranked
 from orchestrator.training import checkpoint
-from orchestrator.types import Direction
+from orchestrator.types import Direction, TrialState
 
 log = logging.getLogger("orchestrator.files")
 
@@ -37,15 +37,25 @@ class CheckpointStore:
         if not path.exists():
             return
         self._sizes[record.number] = path.stat().st_size
-        if not record.feasible:
+        if record.state is TrialState.INFEASIBLE:
             self._remove(record.number, f"trial ended {record.state}")
             return
+        if record.parent in self._sizes:
+            self._remove(record.parent, f"continued by trial {record.number}")
+        self._thin_stopped(records)
         best = [other.number for other in ranked(records, self._direction) if other.number in self._sizes]
         for number in best[self._keep :]:
             self._remove(number, f"not among the best {self._keep}")
         kept = best[: self._keep]
         while len(kept) > 1 and sum(self._sizes.values()) > self._bytes:
             self._remove(kept.pop(), f"checkpoints exceed trainer.disk_gb={self._bytes / 1e9:g}")
+
+    def _thin_stopped(self, records: Iterable[TrialRecord]) -> None:
+        """Of the trials that were stopped and may be continued keep the best."""
+        stopped = [r for r in records if r.state is TrialState.PRUNED and r.number in self._sizes]
+        costs = {record.number: self._direction.cost(record.value or 0.0) for record in stopped}
+        for number in sorted(costs, key=lambda n: (costs[n], n))[self._keep :]:
+            self._remove(number, f"not among the best {self._keep} that were stopped")
 
     def tidy(self, records: Iterable[TrialRecord]) -> None:
         """Remove what a worker wrote after its trial was told: call it when none is left."""

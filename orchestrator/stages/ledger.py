@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,39 +12,80 @@ from orchestrator.errors import ConfigError, OrchestratorError
 from orchestrator.files import write_json
 from orchestrator.types import Value
 
-FREE = ("stage", "runner", "tracking", "n_trials", "timeout_s", "dry_run", "stages", "recipe", "train", "sweep")
+FREE = (
+    *("stage", "runner", "tracking", "n_trials", "timeout_s", "dry_run"),
+    *("stages", "recipe", "train", "audit", "sweep", "preflight", "logbook", "ui"),
+)
 """Settings that may differ between commands of one sweep: they change what is done next, not what a
 trial means."""
 FREE_TRAINER = ("keep_checkpoints", "disk_gb", "data_workers", "checkpoint_epochs")
 
 
 @dataclass(frozen=True)
+class Audit:
+    """What became of trials that were due to be stopped and let through."""
+
+    trials: int
+    epochs: int
+    """What they cost beyond the epoch at which they would have been stopped."""
+    best: float
+    """The best value among them."""
+    lost: float
+    """By how much it beats the best of the stage's other finished trials; 0 if it does not."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What a search stage found."""
+    """What a visit of a search stage found."""
 
     stage: str
-    trials: int
-    """Trials of the stage that ended."""
-    pruned: int
-    infeasible: Mapping[str, int]
+    """Key of the visit: the stage's name, with ``@2`` and so on in later passes."""
+    trials: int = 0
+    """Trials of the visit that ended."""
+    epochs: int = 0
+    """What they cost."""
+    pruned: int = 0
+    promoted: int = 0
+    """Trials that continued a stopped one."""
+    infeasible: Mapping[str, int] = field(default_factory=dict)
     """Reason to count."""
     best_trial: int | None
-    """The sweep's best trial after the stage; None if there is none."""
+    """The sweep's best trial after the visit; None if there is none."""
     best_value: float | None
     previous_trial: int | None
     previous_value: float | None
+    noise: float | None = None
+    """Standard deviation between seeds at the best value; None: unknown."""
+    noise_measured: bool = False
+    """Whether repeats measured it; else it is the surrogate's estimate."""
     changed: Mapping[str, tuple[Value, Value]] = field(default_factory=dict)
-    """Hyperparameters of the stage that differ from its base: name to (before, after)."""
+    """Searched hyperparameters that differ from the visit's base: name to (before, after)."""
+    moved: Mapping[str, tuple[Value, Value]] = field(default_factory=dict)
+    """Those tuned by earlier stages that moved much when tuned again: they interact."""
     at_bound: Mapping[str, str] = field(default_factory=dict)
-    """Hyperparameters whose best value lies at an end of the searched range: name to low or high."""
+    """Hyperparameters whose best value lies at an end of what was searched: name to low or high."""
+    widened: Mapping[str, tuple[Value, Value]] = field(default_factory=dict)
+    """Hyperparameters searched beyond their range: name to the least and greatest value tried."""
+    opened: int = 0
+    """Proposals from the whole space, because it promised more than the stage's windows."""
+    rising: bool = False
+    """Whether the best trial was still getting better at its last epoch."""
+    audit: Audit | None = None
     seconds: float = 0.0
     skipped: str = ""
     """Why the stage had nothing to search; empty if it ran."""
 
     @property
     def improved(self) -> bool:
-        """Whether the stage changed the incumbent."""
+        """Whether the visit changed the incumbent."""
         return self.best_trial != self.previous_trial
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the gain is no more than seed noise."""
+        if self.best_value is None or self.previous_value is None or self.noise is None:
+            return False
+        return self.improved and abs(self.best_value - self.previous_value) <= self.noise
 
 
 class Ledger:
@@ -69,14 +110,17 @@ class Ledger:
             raise OrchestratorError(f"{path}: is damaged ({error}); restore it, or use another sweep.name") from None
 
     @classmethod
-    def open(cls, path: Path, config: Mapping[str, Any]) -> "Ledger":
+    def open(cls, path: Path, config: Mapping[str, Any], begun: Callable[[], bool] = lambda: True) -> "Ledger":
         """The ledger of a new sweep, or of the one at ``path`` if ``config`` asks for the same.
 
+        Without a trial (``begun`` says so, asked only then) changed settings make a new sweep of it: after a
+        failed preflight settings are there to be changed.
+
         Raises:
-            ConfigError: the configuration changed under the sweep's name.
+            ConfigError: the configuration changed under the sweep's name, and there are trials.
         """
         ledger = cls.read(path)
-        if ledger is None:
+        if ledger is None or (ledger._data["config"] != _fixed(config) and not begun()):
             data = {
                 "id": uuid.uuid4().hex,
                 "created": _now(),
@@ -133,6 +177,8 @@ def _fixed(config: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in config.items() if key not in FREE}
     kept["trainer"] = {key: value for key, value in kept["trainer"].items() if key not in FREE_TRAINER}
     kept["cpus_per_trial"] = config["runner"]["cpus_per_trial"]
+    if config["deterministic"]:
+        kept["workers"] = config["runner"]["workers"]
     plain: dict[str, Any] = json.loads(json.dumps(kept))
     return plain
 

@@ -1,74 +1,97 @@
-"""Stage after stage: one controller hands a runner the trials of all search stages in turn.
+"""Visit after visit: one controller hands a runner the trials of all search stages in turn.
 
-The workers stay up from the first stage to the last: a stage ends, and its successor begins, inside
-``ask``, as soon as the last trial has been told.
+The workers stay up from the first stage to the last. In passes, a worker that finds nothing to begin in a visit
+goes on to the next one while the others end theirs.
 """
 
 from collections.abc import Callable, Sequence
 
-from orchestrator.progress import duration, table
 from orchestrator.stages.ledger import Verdict
-from orchestrator.stages.search import SearchStage, make_region
-from orchestrator.stages.sweep import Sweep, short
+from orchestrator.stages.search import SearchStage
+from orchestrator.stages.sweep import Sweep
+from orchestrator.stages.verdict import describe, judge
+from orchestrator.stages.visits import make_visits, varied
 from orchestrator.types import Decision, EpochResult, Outcome, TrialSpec
 
 
 class StageSequence:
-    """The unfinished search stages among ``names``, in order; a :class:`~orchestrator.runners.base.Controller`."""
+    """The unfinished visits of the search stages ``names``; a :class:`~orchestrator.runners.base.Controller`."""
 
-    def __init__(self, sweep: Sweep, names: Sequence[str], stopping: Callable[[], bool]) -> None:
+    def __init__(self, sweep: Sweep, names: Sequence[str], stopping: Callable[[], bool], workers: int = 1) -> None:
         self._sweep = sweep
-        self._names = list(names)
         self._stopping = stopping
-        self._stage: SearchStage | None = None
+        self._workers = workers
+        asking = []
+        for name in names:
+            if varied(sweep.space, sweep.config.stages[name]):
+                asking.append(name)
+            elif name not in sweep.ledger.finished:
+                skip_stage(sweep, name)
+        self._visits = make_visits(sweep.config, asking)
+        # Oldest first; only the last begins trials, those before it wait for theirs to end.
+        self._active: list[SearchStage] = []
 
     def ask(self) -> TrialSpec | None:
         """See :class:`~orchestrator.runners.base.Controller`."""
         while not self._stopping():
-            if self._stage is None and not self._begin_next():
+            if not self._active and not self._begin_next():
                 return None
-            assert self._stage is not None
-            spec = self._stage.ask()
-            if spec is not None or self._stage.running or not self._stage.exhausted:
+            stage = self._active[-1]
+            spec = stage.ask()
+            if spec is not None:
                 return spec
-            self._finish(self._stage)
+            if not stage.running and len(self._active) == 1:
+                self._finish(stage)
+            elif not (self._may_overlap(stage) and self._begin_next()):
+                return None
         return None
 
     def report(self, number: int, result: EpochResult) -> Decision:
         """See :class:`~orchestrator.runners.base.Controller`."""
-        assert self._stage is not None
-        decision = self._stage.report(number, result)
+        decision = self._stage_of(number).report(number, result)
         paused = self._stopping() and decision is Decision.CONTINUE
         return Decision.PAUSE if paused else decision
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """See :class:`~orchestrator.runners.base.Controller`."""
-        assert self._stage is not None
-        self._stage.tell(number, outcome)
+        stage = self._stage_of(number)
+        stage.tell(number, outcome)
+        for other in self._active:
+            if other is not stage:
+                other.policy.observe(self._sweep.study[number])
+        while len(self._active) > 1 and not self._active[0].running and not self._stopping():
+            self._finish(self._active[0])
+
+    def _stage_of(self, number: int) -> SearchStage:
+        return next(stage for stage in self._active if number in stage.begun)
+
+    def _may_overlap(self, stage: SearchStage) -> bool:
+        """Whether the next visit may begin while trials of this one run: in passes, so that no worker waits; but
+        not before the last visit, whose budget is what the others have left."""
+        passing = not stage.visit.alone and not self._sweep.config.deterministic
+        return passing and bool(self._visits) and self._visits[0].up_to is None
 
     def _begin_next(self) -> bool:
-        """Begin the next stage that has something to search; False when there is none left."""
-        while self._names:
-            name = self._names.pop(0)
-            if name in self._sweep.ledger.finished:
-                self._sweep.progress.say(f"[{name}] finished before; skipped")
+        """Begin the next visit; False when there is none left."""
+        while self._visits:
+            visit = self._visits.pop(0)
+            if visit.key in self._sweep.ledger.finished:
+                self._sweep.progress.say(f"[{visit.key}] finished before; skipped")
                 continue
-            if not make_region(self._sweep, name).windows:
-                skip_stage(self._sweep, name)
-                continue
-            self._stage = SearchStage(self._sweep, name)
+            self._active.append(SearchStage(self._sweep, visit, self._workers))
             return True
         return False
 
     def _finish(self, stage: SearchStage) -> None:
-        verdict = stage.verdict()
+        verdict = judge(stage)
         sweep = self._sweep
         text = describe(sweep, verdict)
-        sweep.ledger.finish(stage.name, verdict, text)
-        sweep.track_stage_end(stage.name)
+        sweep.ledger.finish(stage.visit.key, verdict, text)
+        sweep.track_stage_end(stage.visit.key)
         sweep.write_winner()
-        sweep.progress.say(text)
-        self._stage = None
+        brief = not stage.visit.alone and bool(self._visits)
+        sweep.progress.say(describe(sweep, verdict, brief=brief))
+        self._active.remove(stage)
 
 
 def skip_stage(sweep: Sweep, name: str) -> None:
@@ -78,30 +101,13 @@ def skip_stage(sweep: Sweep, name: str) -> None:
     best = sweep.best
     number, value = (best.number, best.value) if best else (None, None)
     text = f"[{name}] skipped: {why}"
-    sweep.ledger.finish(name, Verdict(name, 0, 0, {}, number, value, number, value, skipped=why), text)
+    verdict = Verdict(
+        stage=name,
+        best_trial=number,
+        best_value=value,
+        previous_trial=number,
+        previous_value=value,
+        skipped=why,
+    )
+    sweep.ledger.finish(name, verdict, text)
     sweep.progress.say(text)
-
-
-def describe(sweep: Sweep, verdict: Verdict) -> str:
-    """A stage's verdict in words and a small table."""
-    objective = sweep.task.objective
-    failed = ", ".join(f"{count} {reason}" for reason, count in verdict.infeasible.items())
-    counts = f"{verdict.trials} trials ({verdict.pruned} stopped early{', infeasible: ' + failed if failed else ''})"
-    lines = [f"[{verdict.stage}] verdict after {counts} in {duration(verdict.seconds)}:"]
-    if verdict.previous_trial is None:
-        lines.append(f"  best: trial {verdict.best_trial} with {objective} {verdict.best_value:.4g}")
-    elif verdict.improved and verdict.best_value is not None and verdict.previous_value is not None:
-        margin = abs(verdict.best_value - verdict.previous_value)
-        lines.append(
-            f"  best: trial {verdict.best_trial} with {objective} {verdict.best_value:.4g}, better by {margin:.2g} "
-            f"than trial {verdict.previous_trial} ({verdict.previous_value:.4g})"
-        )
-    else:
-        lines.append(f"  nothing beat trial {verdict.previous_trial} with {objective} {verdict.previous_value:.4g}")
-    if verdict.changed and verdict.improved:
-        rows = [["hyperparameter", "before", "now"]]
-        rows += [[name, short(old), short(new)] for name, (old, new) in verdict.changed.items()]
-        lines.append(table(rows))
-    for name, end in verdict.at_bound.items():
-        lines.append(f"  {name} lies at the {end} end of its range: widen space.{name}.{end} and look again")
-    return "\n".join(lines)

@@ -1,16 +1,20 @@
-"""One search stage: asks its question with trials, decides what to stop, and ends with a verdict."""
+"""One visit of a search stage: asks its question with trials and decides what to stop."""
 
+import math
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 from orchestrator.config.schema import PrunerConfig
-from orchestrator.errors import NoFeasibleTrialError, UserCodeError
+from orchestrator.errors import UserCodeError
 from orchestrator.progress import duration
 from orchestrator.seeds import derive_seed
-from orchestrator.stages.ledger import Verdict
+from orchestrator.stages.rounds import Rounds
 from orchestrator.stages.sweep import Sweep
-from orchestrator.study.pruners import make_pruner
+from orchestrator.stages.visits import ALL, Visit, stage_of, varied
+from orchestrator.study.advisor import Advisor, Focus, Proposal, sobol
+from orchestrator.study.policy import FreezeThaw, IndependentTrials, Limits, SearchPolicy
+from orchestrator.study.pruners import PAUSE_ROOM, make_pruner, rungs_of
 from orchestrator.study.records import TrialRecord, incumbent
 from orchestrator.study.region import Region
 from orchestrator.study.samplers import make_sampler
@@ -24,79 +28,168 @@ from orchestrator.types import (
     Reason,
     TrialSpec,
     TrialState,
-    Value,
 )
 
 
-def best_before(sweep: Sweep, stage: str) -> TrialRecord | None:
-    """The incumbent when ``stage`` began (or now, if it has not), the same after a restart."""
+def _epochs(records: Iterable[TrialRecord]) -> int:
+    """What the trials have cost."""
+    return sum(record.epochs_paid for record in records)
+
+
+def best_before(sweep: Sweep, key: str) -> TrialRecord | None:
+    """The incumbent when the visit ``key`` began (or now, if it has not), the same after a restart."""
+    return incumbent(_before(sweep, key), sweep.direction)
+
+
+def _before(sweep: Sweep, key: str) -> Sequence[TrialRecord]:
     records = sweep.study.records
-    first = next((record.number for record in records if record.stage == stage), len(records))
-    return incumbent(records[:first], sweep.direction)
+    first = next((record.number for record in records if record.stage == key), len(records))
+    return records[:first]
 
 
-def make_region(sweep: Sweep, stage: str) -> Region:
-    """What ``stage`` may propose around the best configuration before it; no windows if it has no question here."""
+def windows(sweep: Sweep, key: str) -> dict[str, float]:
+    """What the visit tunes again: half-widths of the windows, as shares of the searched range."""
+    settings = sweep.config.stages[stage_of(key)]
+    visited = dict.fromkeys(stage_of(record.stage) for record in _before(sweep, key))
+    tuned = {name for stage in visited if stage in sweep.config.stages for name in _asked(sweep, stage)}
+    found = dict.fromkeys(sorted(tuned), sweep.config.sampler.window) | dict(settings.retunes)
+    asked = varied(sweep.space, settings)
+    return {name: half for name, half in found.items() if name in sweep.space and name not in asked}
+
+
+def _asked(sweep: Sweep, stage: str) -> Sequence[str]:
+    """What a stage tuned in particular: nothing, if it varied everything or only opened the search."""
     settings = sweep.config.stages[stage]
-    best = best_before(sweep, stage)
+    return () if ALL in settings.varies or settings.budget == 0 else varied(sweep.space, settings)
+
+
+def make_region(sweep: Sweep, key: str) -> Region:
+    """What a sampler of independent trials may propose around the best configuration before the visit."""
+    settings = sweep.config.stages[stage_of(key)]
+    best = best_before(sweep, key)
     base = best.configuration if best else sweep.base
-    windows = {name: sweep.space.whole(name) for name in settings.varies if name in sweep.space}
-    if windows:
+    region = {name: sweep.space.whole(name) for name in varied(sweep.space, settings)}
+    if region:
         for name, half_width in settings.retunes.items():
-            if name in sweep.space and name not in windows:
-                windows[name] = sweep.space.around(name, base[name], half_width)
-    return Region(sweep.space, base, windows)
+            if name in sweep.space and name not in region:
+                region[name] = sweep.space.around(name, base[name], half_width)
+    return Region(sweep.space, base, region)
+
+
+def make_policy(sweep: Sweep, visit: Visit, pruner: PrunerConfig, *, in_rounds: bool) -> SearchPolicy:
+    """What decides in a visit, knowing the trials before it."""
+    config, epochs = sweep.config, sweep.config.trainer.epochs
+    before = _before(sweep, visit.key)
+    policy: SearchPolicy
+    if config.sampler.name == "staged":
+        settings = config.stages[visit.stage]
+        rungs = rungs_of(pruner, epochs, PAUSE_ROOM)
+        focus = Focus(
+            varies=varied(sweep.space, settings),
+            windows=windows(sweep, visit.key),
+            singly=settings.singly,
+            opens=not visit.alone,
+            vouches=not visit.alone and visit.epochs == 0,
+            closes=visit.alone,
+            rungs=rungs,
+        )
+        advisor = Advisor(
+            sweep.space, sweep.base, sweep.direction, epochs, config.sampler, config.seed, focus, sweep.promotable
+        )
+        for record in before:
+            advisor.observe(record)
+        own = make_pruner(pruner, sweep.direction, epochs) if pruner.name not in ("halving", "none") else None
+        opening = _opening(sweep, visit, advisor)
+        limits = Limits(in_rounds, visit.n_trials, opening_too=visit.alone and visit.epochs != 0)
+        return FreezeThaw(advisor, opening, rungs, own, limits)
+    region = make_region(sweep, visit.key)
+    sampler = make_sampler(config.sampler, region, sweep.direction, config.seed, visit.key)
+    policy = IndependentTrials(sampler, make_pruner(pruner, sweep.direction, epochs), region, epochs)
+    for record in before:
+        policy.observe(record)
+    return policy
+
+
+def _opening(sweep: Sweep, visit: Visit, advisor: Advisor) -> Sequence[Configuration]:
+    """What the visit tries first: the sweep's starts if it is the first, and what its stage opens with."""
+    before = _before(sweep, visit.key)
+    found: list[Configuration] = [] if before else list(sweep.starts)
+    settings = sweep.config.stages[visit.stage]
+    if visit.round == 1:
+        for kind in settings.opening:
+            if kind == "sobol":
+                seed = derive_seed(sweep.config.seed, "sobol")
+                found += sobol(sweep.space, sweep.base, varied(sweep.space, settings), settings.points, seed)
+            else:
+                found += advisor.line(varied(sweep.space, settings)[0], settings.points)
+    known = [dict(record.configuration) for record in before]
+    unique: list[Configuration] = []
+    for configuration in map(dict, found):
+        if configuration not in known:
+            known.append(configuration)
+            unique.append(configuration)
+    return unique
 
 
 class SearchStage:
-    """Runs one stage; a :class:`~orchestrator.runners.base.Controller`."""
+    """Runs one visit; a :class:`~orchestrator.runners.base.Controller`.
 
-    def __init__(self, sweep: Sweep, name: str) -> None:
-        self.name = name
-        self._sweep = sweep
-        self._settings = sweep.config.stages[name]
-        self._own = [record.number for record in sweep.study.records if record.stage == name]
-        self._previous = best_before(sweep, name)
-        self._region = make_region(sweep, name)
+    Args:
+        sweep: the open sweep.
+        visit: the stage's turn.
+        workers: with ``deterministic``, trials in a round (:class:`Rounds`); else without effect.
+    """
+
+    def __init__(self, sweep: Sweep, visit: Visit, workers: int = 1) -> None:
+        self.visit = visit
+        self.sweep = sweep
         config = sweep.config
-        self.n_trials = config.n_trials or self._settings.n_trials
+        self._settings = config.stages[visit.stage]
+        self.own = [record.number for record in sweep.study.records if record.stage == visit.key]
+        # While the visit lasts, no other trial changes.
+        self._spent_before = _epochs(_before(sweep, visit.key))
+        self._spent_ended = _epochs(record for record in self.records if record.state.finished)
+        self._repeated = sum(record.repeats is not None for record in self.records)
+        self.previous = best_before(sweep, visit.key)
         timeout = config.timeout_s or self._settings.timeout_s
-        self._started = time.monotonic()
-        self._deadline = self._started + timeout if timeout else None
+        self.started = time.monotonic()
+        self._deadline = self.started + timeout if timeout else None
         self._epochs = config.trainer.epochs
-        pruner = config.pruner if self._settings.prunes else PrunerConfig(name="none")
-        self._pruner = make_pruner(pruner, sweep.direction, self._epochs)
-        self._sampler = make_sampler(config.sampler, self._region, sweep.direction, config.seed, name)
-        others = any(record.stage != name for record in sweep.study.records)
-        self._starts = [] if others else sweep.starts
-        self._resumable = [number for number in self._own if not sweep.study[number].state.finished]
+        pruner = config.pruner if self._settings.prunes else replace(config.pruner, name="none")
+        plain = config.sampler.name != "staged"
+        self._rungs = rungs_of(pruner, self._epochs, None if plain else PAUSE_ROOM)
+        self._rounds = Rounds(workers if config.deterministic and workers > 1 else 0, self.records)
+        self.policy = make_policy(sweep, visit, pruner, in_rounds=bool(self._rounds))
+        others = any(record.stage != visit.key for record in sweep.study.records)
+        self._starts = list(sweep.starts) if plain and not others else []
+        self._resumable = [number for number in self.own if not sweep.study[number].state.finished]
         self._begun: dict[int, float] = {}
-        for record in sweep.study.records:
-            self._sampler.observe(record)
+        for record in self.records:
+            self.policy.observe(self._rounds.view(record))
         self._begin()
 
     def _begin(self) -> None:
-        sweep = self._sweep
-        sweep.tracker.begin(
-            stage_key(self.name),
-            SWEEP,
-            self.name,
-            {},
-            {"kind": "stage", "stage": self.name, "asks": self._settings.asks},
-        )
-        origin = f"from trial {self._previous.number}" if self._previous else "from the task's defaults"
-        done = len(self._own) - len(self._resumable)
-        again = f", {done} done, {len(self._resumable)} to resume" if self._own else ""
-        sweep.progress.say(
-            f"[{self.name}] {self._settings.asks} {self.n_trials} trials of up to {self._epochs} epochs over "
-            f"{', '.join(self._region.windows)}, {origin}{again}"
-        )
+        sweep, visit = self.sweep, self.visit
+        tags = {"kind": "stage", "stage": visit.stage, "pass": str(visit.round), "asks": self._settings.asks}
+        sweep.tracker.begin(stage_key(visit.key), SWEEP, visit.key, {}, tags)
+        origin = f"from trial {self.previous.number}" if self.previous else "from the task's defaults"
+        done = len(self.own) - len(self._resumable)
+        again = f", {done} trials done, {len(self._resumable)} to resume" if self.own else ""
+        what = "everything" if ALL in self._settings.varies else ", ".join(varied(sweep.space, self._settings))
+        tuned = [name for name in windows(sweep, visit.key) if name != "optimizer.lr"]
+        retuned = " (and all tuned before, within windows)" if tuned and visit.round == 1 else ""
+        over = f" over {what}{retuned}" if visit.round == 1 else ""
+        sweep.progress.say(f"[{visit.key}] {self._settings.asks} {self.limit}{over}, {origin}{again}")
 
     @property
-    def exhausted(self) -> bool:
-        """Whether the stage starts no more trials: its budget or its time is spent."""
-        # Trials that were begun are always resumed; when it is late their first report ends them.
-        return not self._resumable and (len(self._own) >= self.n_trials or self._late)
+    def limit(self) -> str:
+        """The visit's budget in words."""
+        visit = self.visit
+        if visit.n_trials is not None:
+            return f"{visit.n_trials} trials of up to {self._epochs} epochs"
+        if visit.up_to is not None:
+            return f"{max(0, visit.up_to - self._spent_before)} epochs"
+        return f"{visit.epochs} epochs" if visit.epochs else "an opening"
 
     @property
     def running(self) -> int:
@@ -104,56 +197,195 @@ class SearchStage:
         return len(self._begun)
 
     @property
-    def _late(self) -> bool:
+    def begun(self) -> Collection[int]:
+        """Their numbers."""
+        return self._begun.keys()
+
+    @property
+    def incumbent(self) -> TrialRecord | None:
+        """The best of the visit's trials and those before it."""
+        return incumbent([*_before(self.sweep, self.visit.key), *self.records], self.sweep.direction)
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        """The visit's trials as they stand."""
+        return [self.sweep.study[number] for number in self.own]
+
+    @property
+    def late(self) -> bool:
+        """Whether its time is up."""
         return self._deadline is not None and time.monotonic() >= self._deadline
 
-    def ask(self) -> TrialSpec | None:
-        """See :class:`~orchestrator.runners.base.Controller`."""
-        if self.exhausted:
+    @property
+    def spent(self) -> int:
+        """Epochs paid by the visit's trials so far."""
+        return self._spent_ended + _epochs(self.sweep.study[number] for number in self._unfinished)
+
+    @property
+    def _unfinished(self) -> Sequence[int]:
+        return [*self._begun, *self._resumable]
+
+    def _charged(self, known: Sequence[TrialRecord]) -> int:
+        """Epochs that count against the visit's own share of a pass: not its opening, and not those up to the
+        sweep's first finished trial, which every later stage starts from."""
+        if self.visit.alone or self.visit.up_to is not None:
+            return _epochs(known)
+        after = self.policy.opening
+        if self.previous is None:
+            first = next((index for index, record in enumerate(known) if record.feasible), len(known))
+            after = max(after, first + 1)
+            if _epochs(known) > (self.visit.epochs or 0) + 2 * self._epochs:
+                # Nothing gets to its end: the visit does.
+                return _epochs(known)
+        return _epochs(known[after:])
+
+    def _left(self, besides: TrialRecord | None = None) -> int | None:
+        """Epochs that may still be begun; None: any number.
+
+        Args:
+            besides: a running trial whose next epochs do not count as begun.
+        """
+        visit = self.visit
+        if visit.n_trials is not None:
             return None
-        record = self._sweep.study[self._resumable.pop(0)] if self._resumable else self._start()
+        known = [self._rounds.view(record) for record in self.records]
+        if not visit.alone and visit.up_to is None:
+            begun = self._charged(known) + sum(self._committed(r) for r in known if r is not besides)
+            return self._below_ceiling(besides) if begun < (visit.epochs or 0) or not visit.epochs else 0
+        total = visit.epochs if visit.up_to is None else visit.up_to - self._spent_before
+        assert total is not None
+        return total - _epochs(known) - self._reserved() - sum(self._committed(r) for r in known if r is not besides)
+
+    def _below_ceiling(self, besides: TrialRecord | None) -> int | None:
+        """What all visits together may still begin."""
+        if self.visit.ceiling is None:
+            return None
+        known = [self._rounds.view(record) for record in self.sweep.study.records]
+        begun = sum(self._committed(record) for record in known if record is not besides)
+        return self.visit.ceiling - _epochs(known) - begun
+
+    def _committed(self, record: TrialRecord) -> int:
+        """Epochs that a running trial may train before it is asked to stop."""
+        if record.state.finished:
+            return 0
+        whole = record.repeats is not None or self._may_audit(record)
+        return (record.epochs if whole else self.policy.stop_at(record)) - record.epochs_run
+
+    def _reserved(self) -> int:
+        """Epochs kept for repeats that have not begun."""
+        return max(0, self.visit.repeats - self._repeated) * self._epochs
+
+    def ask(self) -> TrialSpec | None:
+        """The next trial; None if nothing can begin now. With nothing running, the visit is over then."""
+        if self._resumable:
+            record = self.sweep.study[self._resumable.pop(0)]
+        elif self.late:
+            return None
+        else:
+            started = self._start()
+            if started is None:
+                return None
+            record = started
         self._begun[record.number] = time.monotonic()
-        self._sweep.track_trial(record, tuple(self._region.windows))
+        names = varied(self.sweep.space, self._settings)
+        self.sweep.track_trial(record, tuple(names))
         self._show()
+        store = self.sweep.checkpoints
         return TrialSpec(
             number=record.number,
-            stage=self.name,
+            stage=self.visit.key,
             configuration=record.configuration,
             seed=record.seed,
             epochs=record.epochs,
-            directory=self._sweep.checkpoints.folder(record.number),
-            save_at=tuple(self._pruner.rungs),
+            directory=store.folder(record.number),
+            save_at=tuple(self._rungs),
+            resume_from=None if record.parent is None else store.folder(record.parent),
         )
 
-    def _start(self) -> TrialRecord:
-        study = self._sweep.study
-        number, index = len(study), len(self._own)
-        if index < len(self._starts):
-            configuration = self._starts[index]
-        else:
-            configuration = self._region.configuration(self._sampler.propose(number, index))
+    def _start(self) -> TrialRecord | None:
+        study, repeated = self.sweep.study, None
+        seed = derive_seed(self.sweep.config.seed, "trial", len(study))
+        proposal = self._proposal()
+        if proposal is None:
+            repeated = self._to_repeat()
+            if repeated is None:
+                return None
+            proposal = Proposal(repeated.configuration)
+        parent = None if proposal.parent is None else study[proposal.parent]
         record = study.start(
-            configuration,
-            stage=self.name,
-            seed=derive_seed(self._sweep.config.seed, "trial", number),
+            proposal.configuration,
+            stage=self.visit.key,
+            seed=seed if parent is None else parent.seed,
             epochs=self._epochs,
+            parent=parent,
+            round_=self._rounds.current,
+            repeats=None if repeated is None else repeated.number,
         )
-        self._own.append(number)
-        self._sampler.observe(record)
+        self.own.append(record.number)
+        self._repeated += repeated is not None
+        self.policy.observe(record)
         return record
+
+    def _proposal(self) -> Proposal | None:
+        """What to begin now; None: nothing, or nothing before this round has ended."""
+        found = self._proposed() if self._rounds.takes_more(self.records) else None
+        if found is None and self._rounds:
+            self._rounds.close()
+            if not self._begun and (ended := self._rounds.under_way(self.records)):
+                self._rounds.next()
+                for record in ended:
+                    self.policy.observe(record)
+                return self._proposal()
+        return found
+
+    def _proposed(self) -> Proposal | None:
+        index = len(self.own)
+        if index < len(self._starts):
+            return Proposal(self._starts[index])
+        if self.visit.n_trials is not None and index >= self.visit.n_trials:
+            return None
+        return self.policy.propose(len(self.sweep.study), index, self._left())
+
+    def _to_repeat(self) -> TrialRecord | None:
+        """What to train with one more seed, when nothing else is to begin or runs."""
+        searching = any(self.sweep.study[number].repeats is None for number in self._begun)
+        left = self._left()
+        if searching or not self._reserved() or (left is not None and left < 0):
+            return None
+        first = next((record.repeats for record in self.records if record.repeats is not None), None)
+        return self.sweep.best if first is None else self.sweep.study[first]
 
     def report(self, number: int, result: EpochResult) -> Decision:
         """See :class:`~orchestrator.runners.base.Controller`."""
-        study = self._sweep.study
-        if study.report(number, result.epoch, result.value):
-            self._sweep.add_metrics(number, result)
-            self._sweep.tracker.log(trial_key(number), result.epoch, result.metrics)
+        study = self.sweep.study
+        new = study.report(number, result.epoch, result.value)
+        # A kill may have come between the study's note of an epoch and the logbook's.
+        if new or (result.epoch > study[number].inherited and not self.sweep.has_metrics(number, result.epoch)):
+            self.sweep.add_metrics(number, result)
+            self.sweep.tracker.log(trial_key(number), result.epoch, result.metrics)
         self._show()
         record = study[number]
-        if result.epoch >= record.epochs:
+        if result.epoch >= record.epochs or (record.repeats is not None and not self.late):
             return Decision.CONTINUE
-        stops = self._late or self._pruner.stops(record, (study[own] for own in self._own))
-        return Decision.STOP if stops else Decision.CONTINUE
+        return Decision.STOP if self.late or self._stops(record) else Decision.CONTINUE
+
+    def _stops(self, record: TrialRecord) -> bool:
+        if record.audited is not None or record.epochs_run <= record.inherited:
+            return False
+        if not self._rounds and record.epochs_run in self._rungs:
+            self.policy.observe(record)
+        known = not self._rounds or isinstance(self.policy, FreezeThaw)  # in rounds it only counts them
+        mates = (r for r in self.records if known or r.round < record.round or r is record)
+        stops = not self.policy.goes_on(record, mates, self._left(record))
+        if stops and self._may_audit(record) and (self._left() or 0) >= 0:
+            self.sweep.study.audit(record.number, record.epochs_run)
+            return False
+        return stops
+
+    def _may_audit(self, record: TrialRecord) -> bool:
+        """Whether it is let through to its end, were it due to be stopped, to learn what stopping costs."""
+        share = self.sweep.config.pruner.audit_share
+        return derive_seed(record.seed, "audit") < share * 2**32
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """See :class:`~orchestrator.runners.base.Controller`.
@@ -167,75 +399,33 @@ class SearchStage:
         state = {End.FINISHED: TrialState.COMPLETE, End.STOPPED: TrialState.PRUNED, End.FAILED: TrialState.INFEASIBLE}
         reason = outcome.reason
         if outcome.end is End.STOPPED:
-            reason = Reason.TIMEOUT if self._late else Reason.RUNG
-        record = self._sweep.study.finish(
+            reason = Reason.TIMEOUT if self.late else Reason.RUNG
+        record = self.sweep.study.finish(
             number, state[outcome.end], seconds=seconds, reason=reason, detail=outcome.detail
         )
-        self._sampler.observe(record)
-        self._sweep.checkpoints.ended(record, self._sweep.study.records)
-        self._sweep.track_end(record)
+        self._spent_ended += record.epochs_paid
+        if not self._rounds:
+            self.policy.observe(record)
+        self.sweep.checkpoints.ended(record, self.sweep.study.records)
+        self.sweep.track_end(record)
         if record.state is TrialState.INFEASIBLE:
             line = record.detail.splitlines()[0] if record.detail else ""
-            self._sweep.progress.say(f"[{self.name}] trial {number} is infeasible: {record.reason}: {line}")
-            if record.reason is Reason.USER_ERROR and self._sweep.best is None:
+            self.sweep.progress.say(f"[{self.visit.key}] trial {number} is infeasible: {record.reason}: {line}")
+            if record.reason is Reason.USER_ERROR and self.sweep.best is None:
                 raise UserCodeError(f"the task's code failed in the first trials:\n{record.detail}")
         self._show()
 
     def _show(self) -> None:
-        self._sweep.progress.update(self._status)
+        self.sweep.progress.update(self._status)
 
     def _status(self) -> str:
-        study, sweep = self._sweep.study, self._sweep
-        done = sum(study[number].state.finished for number in self._own)
-        best = sweep.best
-        text = f"[{self.name}] {done}/{self.n_trials} trials done, {self.running} running"
+        done = sum(record.state.finished for record in self.records)
+        text = f"[{self.visit.key}] {done} trials done, {self.running} running, {self.spent} epochs"
+        total = self.visit.epochs if self.visit.up_to is None else self.visit.up_to - self._spent_before
+        share = self._charged(self.records) / total if total else done / (self.visit.n_trials or math.inf)
+        best = self.sweep.best
         if best is not None:
-            text += f", best {sweep.task.objective} {best.value:.4g} (trial {best.number})"
-        if done:
-            elapsed = time.monotonic() - self._started
-            here = max(1, done - (len(self._own) - self.running - done))
-            text += f", about {duration(elapsed / here * (self.n_trials - done))} left"
+            text += f", best {self.sweep.task.objective} {best.value:.4g} (trial {best.number})"
+        if 0.05 < share < 1:
+            text += f", about {duration((time.monotonic() - self.started) * (1 - share) / share)} left"
         return text
-
-    def verdict(self) -> Verdict:
-        """The stage's answer, when all its trials have ended.
-
-        Raises:
-            NoFeasibleTrialError: the sweep has no usable trial at all.
-        """
-        study, best = self._sweep.study, self._sweep.best
-        own = [study[number] for number in self._own]
-        reasons = Counter(str(record.reason) for record in own if record.state is TrialState.INFEASIBLE)
-        if best is None:
-            listed = ", ".join(f"{count} x {reason}" for reason, count in reasons.items()) or "no trial finished"
-            raise NoFeasibleTrialError(
-                f"stage {self.name}: none of {len(own)} trials gave a value ({listed}); a lower "
-                "space.optimizer.lr.high, or stage time and trials, is where to look first"
-            )
-        improved = self._previous is None or best.number != self._previous.number
-        bounds = {
-            name: end
-            for name in self._region.windows
-            if improved
-            and (end := self._region.at_bound(name, best.configuration)) is not None
-            # At a hard limit (no warm-up at all, say) there is nothing to widen.
-            and (self._region.windows[name].low > 0 if end == "low" else self._region.windows[name].high < 1)
-        }
-        return Verdict(
-            stage=self.name,
-            trials=len(own),
-            pruned=sum(record.state is TrialState.PRUNED for record in own),
-            infeasible=dict(reasons),
-            best_trial=best.number,
-            best_value=best.value,
-            previous_trial=self._previous.number if self._previous else None,
-            previous_value=self._previous.value if self._previous else None,
-            changed=_changes(self._region, best.configuration),
-            at_bound=bounds,
-            seconds=time.monotonic() - self._started,
-        )
-
-
-def _changes(region: Region, configuration: Configuration) -> Mapping[str, tuple[Value, Value]]:
-    pairs = {name: (region.base[name], configuration[name]) for name in region.windows}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

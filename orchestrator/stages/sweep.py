@@ -10,20 +10,23 @@ from orchestrator.config.compose import to_plain, to_yaml
 from orchestrator.config.errors import suggest
 from orchestrator.config.hyperparameters import from_flat, nested
 from orchestrator.config.schema import RunConfig
+from orchestrator.config.space import SpaceConfig
 from orchestrator.errors import ConfigError
 from orchestrator.files import exclusive_lock, write_text
 from orchestrator.progress import Progress
 from orchestrator.stages.checkpoints import CheckpointStore
 from orchestrator.stages.ledger import Ledger
+from orchestrator.stages.visits import stage_of, varied
 from orchestrator.study.pruners import make_pruner
 from orchestrator.study.records import TrialRecord, incumbent
 from orchestrator.study.samplers import check_sampler
 from orchestrator.study.space import SearchSpace, build_space
-from orchestrator.study.storage import Storage, open_journal
+from orchestrator.study.storage import Storage, has_trials, memory_storage, open_journal
 from orchestrator.study.study import SweepStudy
 from orchestrator.tasks.base import Task
 from orchestrator.tasks.loading import load_task, model_defaults
 from orchestrator.tracking.base import SWEEP, Tracker, stage_key, trial_key
+from orchestrator.tracking.memory import NullTracker
 from orchestrator.types import Configuration, EpochResult, TrialState, Value
 
 STUDY_FILE = "study.journal"
@@ -77,10 +80,21 @@ def make_plan(config: RunConfig) -> Plan:
         )
     _check_stage_names(config, base)
     used = {name for stage in config.stages.values() for name in (*stage.varies, *stage.retunes)}
-    space = build_space(config.space, base, used)
+    space = build_space(_effective(config, task), base, used)
     check_sampler(config.sampler)
     make_pruner(config.pruner, task.direction, config.trainer.epochs)
     return Plan(config, task, base, space, _starts(config, base, space))
+
+
+def _effective(config: RunConfig, task: Task) -> SpaceConfig:
+    """The search space without what has no effect on this task."""
+    idle = set(task.without_effect)
+    if type(task).augment is Task.augment:
+        idle.add("data.augmentation")
+    return {
+        family: {name: entry for name, entry in ranges.items() if f"{family}.{name}" not in idle}
+        for family, ranges in config.space.items()
+    }
 
 
 def _starts(config: RunConfig, base: Configuration, space: SearchSpace) -> Sequence[Configuration]:
@@ -105,14 +119,16 @@ def _check_stage_names(config: RunConfig, base: Configuration) -> None:
     known = {*base, *(f"{family}.{name}" for family, ranges in config.space.items() for name in ranges)}
     for stage, settings in config.stages.items():
         for name in (*settings.varies, *settings.retunes):
-            if name not in known:
+            if name not in known and name != "all":
                 raise ConfigError(f"stages.{stage}: {name} is not a hyperparameter; {suggest(name, sorted(known))}")
 
 
 class Sweep:
     """An open sweep. One driver at a time holds it (:func:`open_sweep`)."""
 
-    def __init__(self, plan: Plan, storage: Storage, ledger: Ledger, progress: Progress) -> None:
+    def __init__(
+        self, plan: Plan, storage: Storage, ledger: Ledger, progress: Progress, *, promotes_any: bool = False
+    ) -> None:
         self.config = plan.config
         self.task = plan.task
         self.base = plan.base
@@ -129,6 +145,11 @@ class Sweep:
             plan.folder / "trials", keep=trainer.keep_checkpoints, disk_gb=trainer.disk_gb, direction=self.direction
         )
         self.tracker: Tracker
+        self._promotes_any = promotes_any
+
+    def promotable(self, number: int) -> bool:
+        """Whether the stopped trial can be continued: its checkpoint is there (a simulation needs none)."""
+        return self._promotes_any or self.checkpoints.has(number)
 
     @property
     def best(self) -> TrialRecord | None:
@@ -153,6 +174,10 @@ class Sweep:
                 values = json.loads(line)
                 yield values.pop("epoch"), values
 
+    def has_metrics(self, number: int, epoch: int) -> bool:
+        """Whether the trial's logbook file has that epoch."""
+        return any(at == epoch for at, _ in self.metrics(number))
+
     def track_trial(self, record: TrialRecord, varied: tuple[str, ...]) -> None:
         """Tell the tracker that a trial has started."""
         name = " ".join(f"{key.rpartition('.')[2]}={short(record.configuration[key])}" for key in varied)
@@ -172,7 +197,7 @@ class Sweep:
         self.tracker.end(trial_key(record.number), status, metrics, tags)
 
     def track_stage_end(self, stage: str) -> None:
-        """Tell the tracker how a finished stage ended: its numbers and its verdict in words."""
+        """Tell the tracker how a finished stage ended: its numbers, its files, and its verdict in words."""
         result = self.ledger.finished[stage]
         metrics = {
             name: float(result[name]) for name in ("trials", "pruned", "best_value") if result.get(name) is not None
@@ -180,9 +205,11 @@ class Sweep:
         for split in ("validation", "test"):
             for who, scores in result.get(split, {}).items():
                 metrics |= {f"{split}/{who}/{score}": value for score, value in scores.items()}
-        self.tracker.end(
-            stage_key(stage), "FINISHED", metrics, {"mlflow.note.content": f"```\n{result['text']}\n```"}
-        )
+        metrics |= result.get("metrics", {})
+        for path in result.get("files", []):
+            self.tracker.file(stage_key(stage), stage, self.folder / path)
+        tags = {"mlflow.note.content": f"```\n{result['text']}\n```", **result.get("tags", {})}
+        self.tracker.end(stage_key(stage), "FAILED" if result.get("failed") else "FINISHED", metrics, tags)
 
     def begin_tracking(self, tracker: Tracker, tags: Mapping[str, str]) -> None:
         """Use ``tracker``, and send it all that is known: it skips what it has."""
@@ -193,9 +220,8 @@ class Sweep:
         for stage in stages:
             tracker.begin(stage_key(stage), SWEEP, stage, {}, {"kind": "stage", "stage": stage})
         for record in self.study.records:
-            self.track_trial(
-                record, self.config.stages[record.stage].varies if record.stage in self.config.stages else ()
-            )
+            settings = self.config.stages.get(stage_of(record.stage))
+            self.track_trial(record, tuple(varied(self.space, settings)) if settings is not None else ())
             for epoch, values in self.metrics(record.number):
                 tracker.log(trial_key(record.number), epoch, values)
             if record.state.finished:
@@ -236,15 +262,28 @@ def short(value: Value) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def open_simulated_sweep(plan: Plan, progress: Progress) -> Sweep:
+    """A sweep whose trials are kept in memory and tracked nowhere; its folder holds only small files."""
+    ledger = Ledger.open(plan.folder / LEDGER_FILE, to_plain(plan.config))
+    sweep = Sweep(plan, memory_storage(), ledger, progress, promotes_any=True)
+    sweep.tracker = NullTracker()
+    return sweep
+
+
 @contextmanager
 def open_sweep(plan: Plan, progress: Progress) -> Iterator[Sweep]:
     """Hold the sweep of ``plan``, made if it is new.
 
     Raises:
         SweepLockedError: another process holds it.
-        ConfigError: it was begun with other settings.
+        ConfigError: it has trials that were begun with other settings.
     """
     with exclusive_lock(plan.folder / "lock"):
-        ledger = Ledger.open(plan.folder / LEDGER_FILE, to_plain(plan.config))
-        storage = open_journal(plan.folder / STUDY_FILE, writable=True)
+        journal = plan.folder / STUDY_FILE
+        before = Ledger.read(plan.folder / LEDGER_FILE)
+        ledger = Ledger.open(plan.folder / LEDGER_FILE, to_plain(plan.config), lambda: has_trials(journal))
+        if before is not None and before.sweep_id != ledger.sweep_id:
+            # Without a trial, and of settings that have changed since.
+            journal.unlink(missing_ok=True)
+        storage = open_journal(journal, writable=True)
         yield Sweep(plan, storage, ledger, progress)

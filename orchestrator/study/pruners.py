@@ -24,7 +24,7 @@ from orchestrator.config.schema import PrunerConfig
 from orchestrator.errors import ConfigError
 from orchestrator.importing import build_target
 from orchestrator.study.records import TrialRecord
-from orchestrator.types import Direction, TrialState
+from orchestrator.types import Configuration, Direction, TrialState
 
 
 class Pruner(Protocol):
@@ -64,7 +64,7 @@ class MedianPruner:
         """See :class:`Pruner`."""
         epoch = record.epochs_run
         others = costs_at(epoch, (r for r in stage if r.number != record.number), self.direction)
-        if not self.min_epochs <= epoch < record.epochs or len(others) < self.startup_trials:
+        if not self.min_epochs <= epoch < record.epochs or len(others) < self.startup_trials or warming_up(record):
             return False
         own = cost_at(epoch, record, self.direction)
         return own is not None and own > statistics.median(others.values())
@@ -78,13 +78,20 @@ class HalvingPruner:
     rungs: Sequence[int]
     reduction_factor: int
     startup_trials: int
+    patience: int = 0
+    """At how many rungs in a row a trial may miss the cut before it is stopped there."""
 
     def stops(self, record: TrialRecord, stage: Iterable[TrialRecord]) -> bool:
         """See :class:`Pruner`."""
-        epoch = record.epochs_run
-        if epoch not in self.rungs or epoch >= record.epochs:
+        if record.epochs_run not in self.rungs or record.epochs_run >= record.epochs or warming_up(record):
             return False
-        costs = costs_at(epoch, stage, self.direction)
+        mates = list(stage)
+        reached = [rung for rung in self.rungs if rung <= record.epochs_run][-1 - self.patience :]
+        return len(reached) > self.patience and all(self._misses(rung, record, mates) for rung in reached)
+
+    def _misses(self, epoch: int, record: TrialRecord, mates: Sequence[TrialRecord]) -> bool:
+        """Whether ``record`` was not among the best 1/factor at this rung."""
+        costs = costs_at(epoch, mates, self.direction)
         if len(costs) < self.startup_trials or record.number not in costs:
             return False
         survivors = max(1, len(costs) // self.reduction_factor)
@@ -133,6 +140,22 @@ class CustomPruner:
         return self._pruner.prune(study, study.get_trials(deepcopy=False)[index])
 
 
+def warming_up(record: TrialRecord) -> bool:
+    """Whether the trial's learning rate was still rising in its last epoch: too early to compare it."""
+    return record.epochs_run < record.epochs and warms_up(record.configuration, record.epochs_run, record.epochs)
+
+
+def warms_up(configuration: Configuration, epoch: int, epochs: int) -> bool:
+    """Whether a trial of ``epochs`` has its learning rate still rising in ``epoch``."""
+    return epoch <= float(configuration.get("schedule.warmup", 0.0)) * epochs
+
+
+def next_rung(rungs: Sequence[int], configuration: Configuration, epoch: int, epochs: int) -> int:
+    """The first rung after ``epoch`` at which a trial may be stopped; ``epochs`` if there is none."""
+    later = (rung for rung in rungs if epoch < rung < epochs and not warms_up(configuration, rung, epochs))
+    return next(later, epochs)
+
+
 def cost_at(epoch: int, record: TrialRecord, direction: Direction) -> float | None:
     """The best value up to ``epoch``, turned so that less is better; None if it never got there."""
     if record.epochs_run < epoch or record.state is TrialState.INFEASIBLE:
@@ -147,16 +170,23 @@ def costs_at(epoch: int, stage: Iterable[TrialRecord], direction: Direction) -> 
     return {number: cost for number, cost in found if cost is not None}
 
 
-def rungs_of(config: PrunerConfig, epochs: int) -> tuple[int, ...]:
+PAUSE_ROOM = 1.8
+"""The last rung of the staged sampler is at most ``epochs / PAUSE_ROOM``: 27 of 50 (search.md: 1, 3, 9, 25, 50)."""
+
+
+def rungs_of(config: PrunerConfig, epochs: int, room: float | None = None) -> tuple[int, ...]:
     """The rungs below ``epochs``: those given, or ``min_epochs`` times powers of the factor.
 
-    The last is at most ``epochs / factor``: stopping a trial shortly before its end saves nothing.
+    The last is at most ``epochs / room`` (default: the factor): stopping a trial shortly before its end saves
+    nothing.
     """
+    if config.name == "none":
+        return ()
     if config.rungs is not None:
         return tuple(rung for rung in config.rungs if rung < epochs)
     rungs = []
     rung = config.min_epochs
-    while rung * config.reduction_factor <= epochs:
+    while rung * (room or config.reduction_factor) <= epochs:
         rungs.append(rung)
         rung *= config.reduction_factor
     return tuple(rungs)
@@ -175,10 +205,10 @@ def make_pruner(config: PrunerConfig, direction: Direction, epochs: int) -> Prun
         return NoPruner()
     if config.name == "custom":
         return CustomPruner(_custom(config), direction, config.min_epochs)
-    factor, startup = config.reduction_factor, config.startup_trials
+    factor, startup, patience = config.reduction_factor, config.startup_trials, config.patience
     if config.name == "halving":
-        return HalvingPruner(direction, rungs, factor, startup)
-    brackets = [HalvingPruner(direction, rungs[skip:], factor, startup) for skip in range(len(rungs))]
+        return HalvingPruner(direction, rungs, factor, startup, patience)
+    brackets = [HalvingPruner(direction, rungs[skip:], factor, startup, patience) for skip in range(len(rungs))]
     return HyperbandPruner(brackets)
 
 

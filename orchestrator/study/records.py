@@ -26,6 +26,16 @@ class TrialRecord:
     detail: str = ""
     seconds: float = 0.0
     """Wall time from start to end."""
+    parent: int | None = None
+    """The stopped trial that this one continues (a promotion); its curve is part of this one's."""
+    inherited: int = 0
+    """Epochs of the curve that the parent trained and paid for."""
+    repeats: int | None = None
+    """The trial whose configuration this one trains with another seed, to measure seed noise."""
+    audited: int | None = None
+    """The epoch at which it was due to be stopped, had it not been let through to its end."""
+    round: int = 0
+    """With ``deterministic=true``: which round of the stage the trial was proposed in, from 0."""
 
     @property
     def feasible(self) -> bool:
@@ -34,13 +44,21 @@ class TrialRecord:
 
     @property
     def epochs_run(self) -> int:
-        """Epochs reported so far."""
+        """Epochs reported so far, inherited ones included."""
         return max(self.curve, default=0)
+
+    @property
+    def epochs_paid(self) -> int:
+        """Epochs that this trial trained itself; at least 1 once it ended, because a start costs too."""
+        return max(self.epochs_run - self.inherited, int(self.state.finished))
 
 
 def incumbent(records: Iterable[TrialRecord], direction: Direction) -> TrialRecord | None:
-    """The best complete trial, the earliest of equals; None where there is none."""
-    feasible = [record for record in records if record.feasible]
+    """The best complete trial, the earliest of equals; None where there is none.
+
+    A repeat never is: with more seeds anything gets better.
+    """
+    feasible = [record for record in records if record.feasible and record.repeats is None]
     return min(feasible, key=lambda r: (direction.cost(_value(r)), r.number), default=None)
 
 

@@ -48,7 +48,7 @@ class Region:
             factor = coupling(self.base, result)
             low, high = item.config.hard_limits
             result[name] = min(max(float(result[name]) * factor, float(low)), float(high))
-        return result
+        return self.space.canonical(result, self.base)
 
     def point(self, configuration: Configuration) -> Point | None:
         """``configuration`` in the stage's coordinates, or None where it lies outside the windows."""

@@ -117,8 +117,10 @@ class ModelSampler:
         if self._region.point(record.configuration) is None:
             return
         before = self._constrained
+        # What a trial continues is part of it.
+        replaced = record.parent is not None and self._records.pop(record.parent, None) is not None
         self._records[record.number] = record
-        if self._constrained != before:
+        if self._constrained != before or replaced:
             self._view = self._new_view()
         elif self._config.name != "gp":
             self._view.take(record, self._cost(record))

@@ -50,18 +50,39 @@ class Hyperparameter:
         if self.is_choice:
             return CategoricalDistribution(self.choices)
         low, high = self.config.hard_limits
+        log = self.config.scale == "log" and not self.config.zero
+        if self.config.zero:
+            low = 0
         if self.config.type == "int":
-            return IntDistribution(int(low), int(high), log=self.config.scale == "log")
-        return FloatDistribution(float(low), float(high), log=self.config.scale == "log")
+            return IntDistribution(int(low), int(high), log=log)
+        return FloatDistribution(float(low), float(high), log=log)
+
+    @property
+    def searched(self) -> tuple[float, float]:
+        """The ends of the searched range (``low``, ``high``) as unit coordinates; (0, 1) for a choice."""
+        if self.config.low is None or self.config.high is None:
+            return 0.0, 1.0
+        return self.to_unit(self.config.low), self.to_unit(self.config.high)
+
+    def active(self, configuration: Configuration) -> bool:
+        """Whether it has an effect: every condition of ``when`` holds."""
+        return all(configuration[other] in allowed for other, allowed in self.config.when.items())
 
     def to_unit(self, value: Value) -> float:
-        """Unit coordinate of ``value``; outside [0, 1] for a value outside the hard limits."""
+        """Unit coordinate of ``value``; outside [0, 1] for a value outside the hard limits.
+
+        Where 0 is allowed on a log scale it lies at the lower end.
+        """
         low, high = (self._scaled(limit) for limit in self.config.hard_limits)
+        if self.config.zero and float(value) <= self.config.hard_limits[0]:
+            return 0.0
         return (self._scaled(float(value)) - low) / (high - low)
 
     def from_unit(self, unit: float) -> Value:
         """The value at ``unit``, clipped to the hard limits; whole for an int."""
         hard_low, hard_high = self.config.hard_limits
+        if self.config.zero and unit <= 1e-9:
+            return 0 if self.config.type == "int" else 0.0
         low, high = self._scaled(hard_low), self._scaled(hard_high)
         value = self._unscaled(low + min(max(unit, 0.0), 1.0) * (high - low))
         value = min(max(value, hard_low), hard_high)
@@ -82,7 +103,7 @@ class Hyperparameter:
             raise ConfigError(f"{self.name}={value}: must be a number")
         if self.config.type == "int" and value % 1:
             raise ConfigError(f"{self.name}={value}: must be a whole number")
-        if not low <= value <= high:
+        if not low <= value <= high and not (self.config.zero and value == 0):
             raise ConfigError(
                 f"{self.name}={value}: outside its limits [{low}, {high}]; widen space.{self.name}.limits"
             )
@@ -134,17 +155,25 @@ class SearchSpace:
         item = self[name]
         if item.is_choice:
             return Window(0.0, 1.0)
-        assert item.config.low is not None
-        assert item.config.high is not None
-        return Window(item.to_unit(item.config.low), item.to_unit(item.config.high))
+        return Window(*item.searched)
 
     def around(self, name: str, value: Value, half_width: float) -> Window:
-        """A window of ``half_width`` (share of the hard range) on each side of ``value``."""
+        """A window of ``half_width`` (share of the searched range) on each side of ``value``."""
         item = self[name]
         if item.is_choice:
             return Window(0.0, 1.0)
         centre = item.to_unit(value)
-        return Window(max(0.0, centre - half_width), min(1.0, centre + half_width))
+        low, high = item.searched
+        reach = half_width * (high - low)
+        return Window(max(0.0, centre - reach), min(1.0, centre + reach))
+
+    def canonical(self, configuration: Configuration, base: Configuration) -> dict[str, Value]:
+        """``configuration`` with what has no effect in it set as in ``base``: equal trainings look equal."""
+        result = dict(configuration)
+        for name, item in self.hyperparameters.items():
+            if not item.active(configuration):
+                result[name] = base[name]
+        return result
 
     def check(self, configuration: Configuration) -> None:
         """Refuse a configuration that the study could not store.
@@ -157,7 +186,7 @@ class SearchSpace:
 
 
 def build_space(config: SpaceConfig, base: Configuration, used: Collection[str]) -> SearchSpace:
-    """The hyperparameters of ``config`` that ``base`` has and whose ``when`` it meets.
+    """The hyperparameters of ``config`` that ``base`` has and whose ``when`` it, or some trial, may meet.
 
     One that lies outside its limits (a weight decay of 0 on a log scale) is left out if no stage uses it.
 
@@ -176,9 +205,10 @@ def build_space(config: SpaceConfig, base: Configuration, used: Collection[str])
             for other in entry.when:
                 if other not in base:
                     raise ConfigError(f"space.{name}.when: {other} is not a hyperparameter")
-            if name not in base or any(base[other] not in allowed for other, allowed in entry.when.items()):
-                continue
             item = Hyperparameter(name, entry)
+            searched = {other for other in entry.when if other in used}
+            if name not in base or not item.active({**base, **{o: entry.when[o][0] for o in searched}}):
+                continue
             try:
                 item.check(base[name])
             except ConfigError:

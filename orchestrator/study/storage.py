@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
 from orchestrator.errors import OrchestratorError
@@ -33,6 +33,11 @@ def open_journal(path: Path, *, writable: bool) -> BaseStorage:
         return JournalStorage(Snapshot(path))
     mend_journal(path)
     return JournalStorage(JournalFileBackend(str(path)))
+
+
+def memory_storage() -> BaseStorage:
+    """A storage that is gone with the process."""
+    return InMemoryStorage()
 
 
 class Snapshot(BaseJournalBackend):
@@ -83,6 +88,14 @@ def _parse(path: Path, content: bytes) -> list[dict[str, Any]]:
                 "another sweep.name"
             ) from None
     return logs
+
+
+def has_trials(path: Path) -> bool:
+    """Whether the journal at ``path`` holds a trial. Reads, and writes nothing."""
+    if not path.exists():
+        return False
+    storage = open_journal(path, writable=False)
+    return any(storage.get_n_trials(study._study_id) for study in storage.get_all_studies())
 
 
 def quiet_optuna() -> None:

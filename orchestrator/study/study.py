@@ -49,15 +49,39 @@ class SweepStudy:
     def __len__(self) -> int:
         return len(self._records)
 
-    def start(self, configuration: Configuration, *, stage: str, seed: int, epochs: int) -> TrialRecord:
-        """Store a new running trial and return it; its number is the next free one."""
+    def start(
+        self,
+        configuration: Configuration,
+        *,
+        stage: str,
+        seed: int,
+        epochs: int,
+        parent: TrialRecord | None = None,
+        round_: int = 0,
+        repeats: int | None = None,
+    ) -> TrialRecord:
+        """Store a new running trial and return it; its number is the next free one.
+
+        Args:
+            configuration: one value for every hyperparameter.
+            stage: which stage pays for it.
+            seed: of everything random in it.
+            epochs: its budget, and the length of its schedule.
+            parent: the stopped trial that it continues; its curve is copied.
+            round_: see :attr:`TrialRecord.round`.
+            repeats: the trial that it trains again with another seed.
+        """
         distributions = self.space.distributions()
         attributes = {
             "stage": stage,
             "seed": seed,
             "epochs": epochs,
             "configuration": dict(configuration),
+            "round": round_,
+            "repeats": repeats,
         }
+        if parent is not None:
+            attributes |= {"parent": parent.number, "inherited": parent.epochs_run}
         self._study.add_trial(
             FrozenTrial(
                 number=-1,
@@ -70,7 +94,7 @@ class SweepStudy:
                 distributions=distributions,
                 user_attrs=attributes,
                 system_attrs={},
-                intermediate_values={},
+                intermediate_values=dict(parent.curve) if parent is not None else {},
             )
         )
         stored = self._study.get_trials(deepcopy=False)[len(self._records)]
@@ -86,6 +110,11 @@ class SweepStudy:
         self._storage.set_trial_intermediate_value(self._ids[number], epoch, value)
         self._replace(record, curve={**record.curve, epoch: value})
         return True
+
+    def audit(self, number: int, epoch: int) -> None:
+        """Note that the trial was due to be stopped at ``epoch`` and is let through."""
+        self._storage.set_trial_user_attr(self._ids[number], "audited", epoch)
+        self._replace(self._records[number], audited=epoch)
 
     def finish(
         self,
@@ -156,4 +185,9 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         reason=Reason(end["reason"]) if end and end["reason"] else None,
         detail=end["detail"] if end else "",
         seconds=end["seconds"] if end else 0.0,
+        parent=attributes.get("parent"),
+        inherited=attributes.get("inherited", 0),
+        round=attributes["round"],
+        repeats=attributes["repeats"],
+        audited=attributes.get("audited"),
     )

@@ -140,7 +140,17 @@ def test_the_free_settings_are_settings() -> None:
 def test_finished_stages_are_kept(path: Path, settings: dict[str, Any]) -> None:
     ledger = Ledger.open(path, settings)
     assert ledger.finished == {}
-    verdict = Verdict("lr", 5, 2, {"non_finite": 1}, 3, 0.5, None, None, changed={"optimizer.lr": (0.1, 0.2)})
+    verdict = Verdict(
+        stage="lr",
+        trials=5,
+        pruned=2,
+        infeasible={"non_finite": 1},
+        best_trial=3,
+        best_value=0.5,
+        previous_trial=None,
+        previous_value=None,
+        changed={"optimizer.lr": (0.1, 0.2)},
+    )
     ledger.finish("lr", verdict, "in words")
     for kept in (ledger, Ledger.open(path, settings), Ledger.read(path)):
         assert kept is not None
@@ -186,4 +196,17 @@ def test_a_damaged_ledger_is_refused_in_one_line(path: Path, settings: dict[str,
 
 @pytest.mark.parametrize(("best", "previous", "improved"), [(3, None, True), (3, 1, True), (1, 1, False)])
 def test_a_stage_improved_if_the_incumbent_changed(best: int, previous: int | None, improved: bool) -> None:
-    assert Verdict("lr", 1, 0, {}, best, 0.1, previous, 0.2).improved is improved
+    verdict = Verdict(stage="lr", best_trial=best, best_value=0.1, previous_trial=previous, previous_value=0.2)
+    assert verdict.improved is improved
+
+
+def test_changed_settings_of_a_sweep_without_a_trial_make_a_new_one(path: Path, settings: dict[str, Any]) -> None:
+    first = Ledger.open(path, settings)
+    assert Ledger.open(path, settings, lambda: False).sweep_id == first.sweep_id
+    other = changed(settings, "optimizer.lr", 0.5)
+    with pytest.raises(ConfigError, match=r"optimizer\.lr"):
+        Ledger.open(path, other, lambda: True)
+    second = Ledger.open(path, other, lambda: False)
+    assert second.sweep_id != first.sweep_id
+    assert second.config["optimizer"]["lr"] == 0.5
+    assert Ledger.open(path, other).sweep_id == second.sweep_id

@@ -229,8 +229,10 @@ def test_a_window_lies_around_its_value_within_the_limits(value: float, half_wid
     unit = SPACE[LR].to_unit(value)
     assert 0.0 <= window.low < window.high <= 1.0
     assert unit in window
-    assert window.high - unit == pytest.approx(min(half_width, 1 - unit), abs=1e-9)
-    assert unit - window.low == pytest.approx(min(half_width, unit), abs=1e-9)
+    low, high = SPACE[LR].searched
+    reach = half_width * (high - low)
+    assert window.high - unit == pytest.approx(min(reach, 1 - unit), abs=1e-9)
+    assert unit - window.low == pytest.approx(min(reach, unit), abs=1e-9)
 
 
 def test_the_whole_range_is_low_to_high_and_not_the_limits() -> None:

@@ -1,0 +1,402 @@
+"""What to do next: start a new configuration for an epoch or so, or train a stopped one further.
+
+Both are judged alike, by the expected improvement of the cost at the end of the budget (Jones et al. 1998,
+eq. 15) under one surrogate of everything the sweep has seen. That is freeze-thaw (Swersky et al. 2014, arXiv
+1406.3896), with rungs in place of single epochs. A stage restricts what is *proposed*, never what is known:
+new configurations lie around the few best ones, with the stage's hyperparameters varied over their whole
+range and those tuned before within a window. Where configurations from anywhere promise ``open`` times as
+much, the windows are opened: the incumbent is poor.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm, qmc
+
+from orchestrator.config.schema import SamplerConfig
+from orchestrator.seeds import derive_seed
+from orchestrator.study.encoding import Encoding
+from orchestrator.study.feasibility import Feasibility
+from orchestrator.study.knowledge import Belief, Knowledge
+from orchestrator.study.pruners import next_rung, warming_up
+from orchestrator.study.records import TrialRecord
+from orchestrator.study.space import SearchSpace
+from orchestrator.study.surrogate import Array
+from orchestrator.types import Configuration, Direction, TrialState
+
+_LOCAL = 0.15
+"""Standard deviation of a step around a good value, as a share of the searched range (search.md, 3)."""
+_BASES = 3
+"""New configurations lie around one of so many best ones by posterior mean (search.md, 3: "a few")."""
+_LABELS = 400
+"""Trainings from which it is learnt where trials fail, the latest ones: our guess."""
+_REACH = 0.15
+"""How far beyond the searched range proposals go when the best one lies at its end: our guess."""
+
+
+@dataclass(frozen=True)
+class Focus:
+    """What a stage may propose."""
+
+    varies: Sequence[str]
+    """Searched over their whole range."""
+    windows: Mapping[str, float]
+    """Tuned before and again: half-width of the window, as a share of the searched range."""
+    singly: bool = False
+    """Change one of ``varies`` at a time: each is kept only if it helps by itself."""
+    opens: bool = True
+    """Whether the windows may be opened where the incumbent looks poor."""
+    closes: bool = False
+    """Whether to train the most promising one to its end when the stage's budget runs out."""
+    vouches: bool = False
+    """Propose nothing but to finish the sweep's first training, if it ranks among the best after an epoch."""
+    rungs: Sequence[int] = ()
+    """Epochs at which a trial may be stopped."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The next trial."""
+
+    configuration: Configuration
+    parent: int | None = None
+    """The stopped trial to continue; None for a new configuration."""
+
+
+@dataclass(frozen=True)
+class _Options:
+    """New configurations side by side."""
+
+    places: Array
+    gains: Array
+    """Expected improvement of each, shape (rows,)."""
+    opened: bool = False
+    """Whether they come from the whole space rather than from the stage's focus."""
+
+
+class Advisor:
+    """Decides for one stage.
+
+    Args:
+        space: all hyperparameters of the sweep.
+        base: configuration that gives every value that is not searched.
+        direction: of the objective.
+        epochs: budget of a trial.
+        config: settings.
+        seed: of the sweep.
+        focus: what the stage may propose.
+        resumable: whether a stopped trial, by its number, can be continued.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        base: Configuration,
+        direction: Direction,
+        epochs: int,
+        config: SamplerConfig,
+        seed: int,
+        focus: Focus,
+        resumable: Callable[[int], bool] = lambda number: True,
+    ) -> None:
+        self._resumable = resumable
+        self._space = space
+        self._encoding = Encoding(space)
+        self._base = base
+        self._direction = direction
+        self._epochs = epochs
+        self._config = config
+        self._seed = seed
+        self._focus = focus
+        self._known = Knowledge(self._encoding, direction, epochs, tuple(r for r in focus.rungs if r < epochs))
+        self.opened = 0
+        """How many proposals came from the whole space."""
+
+    def observe(self, record: TrialRecord) -> None:
+        """Take in a trial of whatever stage as it stands now."""
+        self._known.observe(record)
+
+    def propose(self, number: int, left: int | None = None) -> Proposal | None:
+        """The trial ``number`` of the sweep; None if nothing is affordable.
+
+        Args:
+            number: seeds what is drawn.
+            left: epochs that the stage may still begin; None: as many as it likes.
+        """
+        belief = self._believe()
+        rng = np.random.default_rng(derive_seed(self._seed, "advise", number))
+        if belief is None:
+            return self._new(self._unseen(rng), left)
+        if self._focus.vouches:
+            return self._promotion(0) if self._trusted() and self._known.trainings[0].promotable else None
+        urgent = self._urgent(belief, left)
+        if urgent is not None:
+            return self._promotion(urgent)
+        stopped = [root for root in self._promotable(belief) if self._affords(root, left)]
+        old = _gains_of(belief, stopped)
+        new = self._options(belief, rng)
+        best_old = max(range(len(stopped)), key=lambda i: old[i], default=None)
+        if best_old is not None and old[best_old] >= new.gains.max():
+            return self._promotion(stopped[best_old])
+        found = self._new(new, left)
+        if found is not None:
+            self.opened += new.opened
+            return found
+        return self._promotion(stopped[best_old]) if best_old is not None else None
+
+    def goes_on(self, record: TrialRecord, left: int | None = None) -> bool:
+        """Whether ``record``, which has just reported, is the best use of its worker.
+
+        Args:
+            record: a running trial that stands at a rung.
+            left: epochs that the stage may still begin.
+        """
+        root = self._known.root(record.number)
+        if warming_up(record):
+            return True
+        if self._focus.vouches:
+            return root == 0 and self._trusted()
+        belief = self._believe(without=root)
+        if belief is None or root not in belief.seen or not self._affords(root, left):
+            return False
+        if not self.any_complete() or self._closing(left):
+            return root == _most_promising(belief, [root, *self._promotable(belief)])
+        rng = np.random.default_rng(derive_seed(self._seed, "go on", record.number, record.epochs_run))
+        others = [other for other in self._promotable(belief) if other != root]
+        rivals = [float(self._options(belief, rng).gains.max()), *_gains_of(belief, others)]
+        return bool(_gains_of(belief, [root])[0] >= max(rivals))
+
+    def ranked(self) -> list[int]:
+        """The latest trials of all trainings, the most promising by posterior mean first."""
+        belief = self._believe()
+        if belief is None:
+            return []
+        return [self._known.trainings[root].last.number for root in belief.roots[_order(belief)]]
+
+    def seed_noise(self, value: float) -> float | None:
+        """The surrogate's estimate of the standard deviation between seeds around ``value``."""
+        belief = self._believe()
+        return None if belief is None else belief.seed_noise(value)
+
+    def _believe(self, without: int | None = None) -> Belief | None:
+        running = sorted(self._known.by_state[TrialState.RUNNING] - {without})
+        return self._known.believe({root: self._target(root) for root in running})
+
+    def any_complete(self) -> bool:
+        """Whether any trial of the sweep was trained to its end."""
+        return bool(self._known.by_state[TrialState.COMPLETE])
+
+    def _closing(self, left: int | None) -> bool:
+        return self._focus.closes and left is not None and left < 1.5 * self._epochs
+
+    def _urgent(self, belief: Belief, left: int | None) -> int | None:
+        """The training to finish before anything else: the sweep needs a first finished one early, and a
+        stage should not end with its best unfinished."""
+        running = self._known.by_state[TrialState.RUNNING]
+        under_way = any(self._known.trainings[root].last.inherited for root in running)
+        if under_way or (self.any_complete() and not self._closing(left)):
+            return None
+        stopped = [root for root in self._promotable(belief) if self._affords(root, left)]
+        complete = [root for root in belief.seen if root in self._known.by_state[TrialState.COMPLETE]]
+        best = _most_promising(belief, [*stopped, *complete])
+        return best if best in stopped else None
+
+    def _trusted(self) -> bool:
+        """Whether the sweep's first training was among the best third after its first epochs: worth finishing at
+        once, because somebody chose it, and one epoch says little of the others."""
+        rank = self._known.ranks(0, next_rung(self._focus.rungs, self._base, 0, self._epochs))
+        return rank is not None and rank < 1 / 3
+
+    def _promotion(self, root: int) -> Proposal:
+        last = self._known.trainings[root].last
+        return Proposal(last.configuration, parent=last.number)
+
+    def _promotable(self, belief: Belief) -> list[int]:
+        """Trainings that were stopped and can be continued."""
+        found = ((root, self._known.trainings[root]) for root in belief.seen)
+        return [root for root, training in found if training.promotable and self._resumable(training.last.number)]
+
+    def _target(self, root: int) -> int:
+        training = self._known.trainings[root]
+        return next_rung(self._focus.rungs, training.last.configuration, training.epochs, self._epochs)
+
+    def affords(self, configuration: Configuration, left: int | None) -> bool:
+        """Whether a new trial of it may begin when the stage may begin ``left`` epochs."""
+        target = next_rung(self._focus.rungs, configuration, 0, self._epochs)
+        return left is None or target + self._kept(None, target) <= left
+
+    def _affords(self, root: int, left: int | None) -> bool:
+        """Whether a training may go on to its next rung."""
+        target = self._target(root)
+        cost = target - self._known.trainings[root].epochs
+        return left is None or cost + self._kept(root, target) <= left
+
+    def _kept(self, root: int | None, target: int) -> int:
+        """Epochs that a stage by itself keeps to finish a first trial, once ``root`` has come to ``target``."""
+        if not self._focus.closes or self.any_complete():
+            return 0
+        others = [(r, t) for r, t in self._known.trainings.items() if r != root]
+        stopped = [t.epochs for _, t in others if t.promotable]
+        running = [self._target(r) for r, t in others if not t.last.state.finished]
+        return self._epochs - max([target, *stopped, *running])
+
+    def _options(self, belief: Belief, rng: np.random.Generator) -> _Options:
+        """New configurations: those of the focus, or from anywhere where these promise much more."""
+        bases = _bases(belief)
+        feasible = self._feasibility()
+        inside = self._judged(belief, self._around(bases, rng), feasible)
+        if not self._focus.opens:
+            return inside
+        outside = self._judged(belief, self._anywhere(bases, rng), feasible)
+        if outside.gains.max() > self._config.open * inside.gains.max():
+            return replace(outside, opened=True)
+        return inside
+
+    def _judged(self, belief: Belief, places: Array, feasible: Feasibility | None) -> _Options:
+        places = self._encoding.snap(places)
+        gains = _gains(belief, *belief.at_end(places))
+        return _Options(places, gains * feasible.probability(self._encoding.inputs(places)) if feasible else gains)
+
+    def _feasibility(self) -> Feasibility | None:
+        """Where configurations are feasible; None while nothing failed."""
+        if not self._known.by_state[TrialState.INFEASIBLE]:
+            return None
+        ended = self._known.newest(_LABELS)
+        labels = np.array([t.last.state is not TrialState.INFEASIBLE for t in ended], dtype=float)
+        return Feasibility(self._encoding.inputs(np.array([t.place for t in ended])), labels)
+
+    def _limits(self, bases: Array) -> tuple[Array, Array]:
+        """The ends of what is proposed: the searched range, and a step beyond the best where that is at an end."""
+        choices = np.array([len(item.choices) - 1 if item.is_choice else 1 for item in self._encoding.items])
+        low = np.minimum(0.0, bases[0] - _REACH)
+        high = np.maximum(choices, np.where(choices == 1, bases[0] + _REACH, choices))
+        return np.maximum(low, self._encoding.bounds[:, 0]), np.minimum(high, self._encoding.bounds[:, 1])
+
+    def _around(self, bases: Array, rng: np.random.Generator) -> Array:
+        """New places within the stage's focus."""
+        count = self._config.candidates
+        before = bases[rng.integers(len(bases), size=count)]
+        places = before.copy()
+        low, high = self._limits(bases)
+        asked = self._asked(rng, count)
+        for position, item in enumerate(self._encoding.items):
+            if item.name in self._focus.varies:
+                moved = self._drawn(position, before[:, position], low, high, rng)
+                places[:, position] = np.where(asked[position], moved, places[:, position])
+            elif item.name in self._focus.windows and not item.is_choice:
+                reach = self._focus.windows[item.name] * rng.uniform(-1, 1, count) * (rng.random(count) < 0.7)
+                places[:, position] += reach
+        followed = self._encoding.follow(before, places, self._base.get("optimizer.name") == "sgd")
+        places = np.where((rng.random(count) < 0.5)[:, None], followed, places)
+        return np.clip(places, low, high)
+
+    def _asked(self, rng: np.random.Generator, count: int) -> dict[int, Array]:
+        """For each varied hyperparameter, in which candidates it is changed: one of them at least."""
+        positions = [self._encoding.index[name] for name in self._focus.varies]
+        one = rng.integers(len(positions), size=count)
+        also = rng.random((len(positions), count)) < (0.0 if self._focus.singly else 0.25)
+        return {position: (one == order) | also[order] for order, position in enumerate(positions)}
+
+    def _drawn(self, position: int, before: Array, low: Array, high: Array, rng: np.random.Generator) -> Array:
+        """New places of one hyperparameter: half anywhere, half near where it was."""
+        count = len(before)
+        if self._encoding.items[position].is_choice:
+            return rng.integers(len(self._encoding.items[position].choices), size=count).astype(float)
+        anywhere = rng.uniform(low[position], high[position], count)
+        return np.where(rng.random(count) < 0.5, anywhere, before + _LOCAL * rng.normal(size=count))
+
+    def _anywhere(self, bases: Array, rng: np.random.Generator) -> Array:
+        """New places from the whole space, half of them near the best."""
+        count = self._config.candidates
+        low, high = self._limits(bases)
+        places = bases[rng.integers(len(bases), size=count)].copy()
+        near = rng.random(count) < 0.5
+        for position, item in enumerate(self._encoding.items):
+            if item.is_choice:
+                drawn = rng.integers(len(item.choices), size=count).astype(float)
+                local = np.where(rng.random(count) < 0.2, drawn, places[:, position])
+            else:
+                drawn = rng.uniform(low[position], high[position], count)
+                step = _LOCAL * rng.normal(size=count) * (rng.random(count) < 0.5)
+                local = places[:, position] + step
+            places[:, position] = np.where(near, local, drawn)
+        return np.clip(places, low, high)
+
+    def _new(self, options: _Options, left: int | None) -> Proposal | None:
+        """The most promising option that was not tried before and is affordable."""
+        if left is not None and left < min(self._focus.rungs, default=self._epochs):
+            return None
+        for index in np.argsort(-options.gains, kind="stable"):
+            configuration = self._encoding.configuration(options.places[index], self._base)
+            if self.affords(configuration, left) and not self._known.tries(self._encoding.place(configuration)):
+                return Proposal(configuration)
+        return None
+
+    def _unseen(self, rng: np.random.Generator) -> _Options:
+        """Before anything is known: the stage's hyperparameters at random, the rest as in the base."""
+        start = self._encoding.place(self._base)[None, :]
+        places = self._encoding.snap(self._around(start, rng))
+        return _Options(places, np.zeros(len(places)))
+
+    def line(self, name: str, points: int) -> list[Configuration]:
+        """``points`` values of one hyperparameter, evenly over its range, at the most promising configuration."""
+        start = self._best_place()
+        places = np.repeat(start[None, :], points, axis=0)
+        places[:, self._encoding.index[name]] = (np.arange(points) + 0.5) / points
+        return [self._encoding.configuration(place, self._base) for place in self._encoding.snap(places)]
+
+    def _best_place(self) -> Array:
+        belief = self._believe()
+        return self._encoding.place(self._base) if belief is None else _bases(belief)[0]
+
+
+def sobol(
+    space: SearchSpace, base: Configuration, names: Sequence[str], points: int, seed: int
+) -> list[Configuration]:
+    """``points`` space-filling configurations over ``names``, the rest as in ``base`` (scrambled Sobol, Owen
+    1998)."""
+    encoding = Encoding(space)
+    exponent = max(0, math.ceil(math.log2(max(points, 1))))
+    shares = qmc.Sobol(len(encoding.items), scramble=True, rng=seed).random_base2(exponent)[:points]
+    sizes = np.array([len(item.choices) if item.is_choice else 1 for item in encoding.items])
+    choice = np.array([item.is_choice for item in encoding.items])
+    asked = np.array([item.name in names for item in encoding.items])
+    drawn = np.where(choice, np.minimum(np.floor(shares * sizes), sizes - 1), shares)
+    places = np.where(asked, drawn, encoding.place(base))
+    return [encoding.configuration(place, base) for place in encoding.snap(places)]
+
+
+def _order(belief: Belief) -> NDArray[np.int64]:
+    """Positions of the trainings that were seen, the most promising by posterior mean first."""
+    return np.argsort(belief.standing[0], kind="stable")
+
+
+def _bases(belief: Belief) -> Array:
+    """The places of the best few, shape (at most ``_BASES``, hyperparameters)."""
+    return belief.places[_order(belief)[:_BASES]]
+
+
+def _most_promising(belief: Belief, roots: Sequence[int]) -> int | None:
+    """The training with the best posterior mean among ``roots``, which were seen; None of none."""
+    return min(roots, key=lambda root: belief.standing[0][belief.seen[root]], default=None)
+
+
+def _gains_of(belief: Belief, roots: Sequence[int]) -> Array:
+    """Expected improvement of trainings that were seen, shape (roots,)."""
+    positions = np.array([belief.seen[root] for root in roots], dtype=np.int64)
+    mean, deviation = belief.standing
+    return _gains(belief, mean[positions], deviation[positions])
+
+
+def _gains(belief: Belief, mean: Array, deviation: Array) -> Array:
+    """Expected improvement over the best posterior mean."""
+    return expected_improvement(mean, deviation, float(belief.standing[0].min()))
+
+
+def expected_improvement(mean: Array, deviation: Array, best: float) -> Array:
+    """Of a normal cost over ``best`` (less is better), shape (rows,)."""
+    z = (best - mean) / deviation
+    return np.asarray(deviation * (z * norm.cdf(z) + norm.pdf(z)))
