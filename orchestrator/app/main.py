@@ -1,5 +1,6 @@
 """The command: from words to an exit code."""
 
+import logging
 import os
 import shlex
 import signal
@@ -9,9 +10,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import FrameType
 
-from orchestrator.app.plan import describe_plan
+from orchestrator.app.audit import audit
+from orchestrator.app.plan import describe_plan, stages_of
 from orchestrator.app.status import describe_status
 from orchestrator.app.train import train
+from orchestrator.app.ui import serve_ui
 from orchestrator.app.wiring import code_version, make_program, make_runner, make_tracker, tracking_uri
 from orchestrator.config.compose import to_plain, to_yaml
 from orchestrator.config.entry import run_command, use_words
@@ -20,7 +23,13 @@ from orchestrator.ensemble.stage import describe as describe_ensemble
 from orchestrator.ensemble.stage import run_ensemble
 from orchestrator.errors import InterruptedSweepError, NoFeasibleTrialError, OrchestratorError
 from orchestrator.files import write_text
+from orchestrator.preflight.registry import overview
 from orchestrator.progress import Progress, log_to, table
+from orchestrator.report.html import mask
+from orchestrator.report.logbook import logbook
+from orchestrator.report.page import write_report
+from orchestrator.report.view import read_view, view_of
+from orchestrator.stages.preflight import baselines, check_names, compare_with_baselines, run_preflight_stage
 from orchestrator.stages.recipe import StageSequence
 from orchestrator.stages.sweep import Plan, Sweep, make_plan, open_sweep, retrain_command, short
 from orchestrator.study.storage import quiet_optuna
@@ -42,11 +51,23 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _dispatch(config: RunConfig) -> int:
+    if config.preflight.list:
+        print(overview())
+        return 0
     plan = make_plan(config)
     stages = stages_of(config)
+    check_names(config.preflight)
     tracking_uri(config)
     if config.stage.name == "status":
         print(describe_status(plan))
+    elif config.stage.name == "audit":
+        audit(plan, run_stages)
+    elif config.stage.name == "report":
+        print(f"report: {write_report(read_view(plan))}")
+    elif config.stage.name == "logbook":
+        print(logbook(read_view(plan), config.logbook))
+    elif config.stage.name == "ui":
+        serve_ui(config)
     elif config.dry_run:
         print(describe_plan(plan, stages, tracking_uri(config)))
     elif config.stage.name == "train":
@@ -54,11 +75,6 @@ def _dispatch(config: RunConfig) -> int:
     else:
         run_stages(plan, stages)
     return 0
-
-
-def stages_of(config: RunConfig) -> list[str]:
-    """The stages that the command runs."""
-    return list(config.recipe.order) if config.stage.name == "all" else [config.stage.name]
 
 
 def run_stages(plan: Plan, names: list[str]) -> None:
@@ -77,10 +93,14 @@ def run_stages(plan: Plan, names: list[str]) -> None:
 
 
 def _run_tracked(sweep: Sweep, names: list[str]) -> None:
+    finished = sweep.ledger.finished
     sweep.begin_tracking(make_tracker(sweep), code_version())
     status = "KILLED"
     try:
         with graceful_interrupt() as stopping:
+            for name in names:
+                if sweep.config.stages[name].kind == "preflight":
+                    run_preflight_stage(sweep, name, stopping, again=names == [name])
             _search(sweep, [name for name in names if sweep.config.stages[name].kind == "search"], stopping)
             for name in names:
                 if sweep.config.stages[name].kind == "ensemble" and not stopping():
@@ -95,8 +115,12 @@ def _run_tracked(sweep: Sweep, names: list[str]) -> None:
         status = "KILLED" if isinstance(error, InterruptedSweepError) else "FAILED"
         raise
     finally:
+        if sweep.ledger.finished != finished:
+            _report(sweep)
         best = sweep.best
         metrics = {"best": best.value} if best is not None and best.value is not None else {}
+        for name, scores in baselines(sweep).items():
+            metrics |= {f"baseline/{name}/{score}": value for score, value in scores.items()}
         sweep.tracker.end(SWEEP, status, metrics, {})
         sweep.tracker.close()
 
@@ -108,7 +132,7 @@ def _search(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> Non
         return
     runner = make_runner(sweep.config.runner)
     try:
-        runner.run(make_program(sweep.config), StageSequence(sweep, names, stopping))
+        runner.run(make_program(sweep.config), StageSequence(sweep, names, stopping, runner.workers))
     finally:
         runner.close()
         sweep.checkpoints.tidy(sweep.study.records)
@@ -125,13 +149,32 @@ def _ensemble(sweep: Sweep, name: str) -> None:
     sweep.progress.say(text)
 
 
+def _report(sweep: Sweep) -> None:
+    """Write the report, and say where; a failure to do so must not hide how the command ended."""
+    try:
+        path = write_report(view_of(sweep))
+    except Exception as error:
+        logging.getLogger("orchestrator.files").exception("the report could not be written")
+        sweep.progress.say(
+            f"the report could not be written ({type(error).__name__}: {error}); the log has the traceback, and "
+            "python run.py stage=report tries again"
+        )
+        return
+    sweep.tracker.file(SWEEP, "report", path)
+    sweep.progress.say(f"report: {path}")
+
+
 def _announce(sweep: Sweep, names: list[str]) -> None:
     """Say what begins, and from what, where the recipe's earlier stages have not run."""
     say = sweep.progress.say
     say(f"sweep {sweep.name} in {sweep.folder}")
     order = list(sweep.config.recipe.order)
     if names[0] in order:
-        missing = [name for name in order[: order.index(names[0])] if name not in sweep.ledger.finished]
+        settings = sweep.config.stages
+        # A stage without a budget only opens the whole recipe.
+        asking = [name for name in order if settings[name].kind == "search" and settings[name].budget != 0]
+        earlier = order[: order.index(names[0])]
+        missing = [name for name in asking if name in earlier and name not in sweep.ledger.finished]
         if missing:
             origin = f"trial {sweep.best.number}" if sweep.best else "the task's defaults"
             say(f"not run yet: {', '.join(missing)}; {names[0]} starts from {origin}")
@@ -149,10 +192,13 @@ def _conclude(sweep: Sweep) -> None:
     say(f"best so far: trial {best.number}, {sweep.task.objective} {best.value:.4g} on validation")
     if len(rows) > 1:
         say(table(rows))
+    if comparison := compare_with_baselines(sweep):
+        say(comparison)
+        sweep.tracker.artifact(SWEEP, "baselines.txt", comparison + "\n")
     say(f"best learning rate: {best.configuration['optimizer.lr']:.4g}")
     say(f"train it again: {retrain_command(sweep.folder)}")
     if sweep.config.tracking.name == "mlflow":
-        say(f"look at it: mlflow ui --backend-store-uri {tracking_uri(sweep.config)}")
+        say(f"look at it: mlflow ui --backend-store-uri {mask(tracking_uri(sweep.config))}")
 
 
 def _note_command(sweep: Sweep) -> None:

@@ -1,11 +1,18 @@
 """``dry_run=true``: what a command would do and cost at most."""
 
+from orchestrator.config.schema import RunConfig
 from orchestrator.progress import table
 from orchestrator.stages.ledger import Ledger
 from orchestrator.stages.sweep import LEDGER_FILE, Plan
+from orchestrator.stages.visits import Visit, make_visits, varied
 from orchestrator.study.pruners import rungs_of
 from orchestrator.tasks.loading import load_once
 from orchestrator.training.data import size, steps_per_epoch
+
+
+def stages_of(config: RunConfig) -> list[str]:
+    """The stages that the command runs."""
+    return list(config.recipe.order) if config.stage.name == "all" else [config.stage.name]
 
 
 def describe_plan(plan: Plan, stages: list[str], tracking: str) -> str:
@@ -13,26 +20,27 @@ def describe_plan(plan: Plan, stages: list[str], tracking: str) -> str:
     config = plan.config
     ledger = Ledger.read(plan.folder / LEDGER_FILE)
     epochs = config.trainer.epochs
-    rows = [["stage", "asks", "varies", "trials", "epochs at most"]]
-    total = 0
+    searching = [
+        name for name in stages if config.stages[name].kind == "search" and varied(plan.space, config.stages[name])
+    ]
+    visits = make_visits(config, searching)
+    rows = [["stage", "asks", "varies", "visits", "epochs at most"]]
     for name in stages:
         settings = config.stages[name]
-        varied = [item for item in settings.varies if item in plan.space]
-        trials = config.n_trials or settings.n_trials
-        if ledger is not None and name in ledger.finished:
+        own = [visit for visit in visits if visit.stage == name]
+        if ledger is not None and own and all(visit.key in ledger.finished for visit in own):
             rows.append([name, settings.asks, "finished before", "0", "0"])
         elif settings.kind != "search":
             rows.append([name, settings.asks, "-", "0", "0"])
-        elif not varied:
+        elif not varied(plan.space, config.stages[name]):
             rows.append([name, settings.asks, "nothing on this task: skipped", "0", "0"])
         else:
-            again = [item for item in settings.retunes if item in plan.space and item not in varied]
-            what = ", ".join(varied) + (f" (again: {', '.join(again)})" if again else "")
-            rows.append([name, settings.asks, what, str(trials), str(trials * epochs)])
-            total += trials * epochs
+            cost = sum(_epochs(config, visit) for visit in own)
+            rows.append([name, settings.asks, _what(plan, name), str(len(own)), str(cost)])
+    total = _total(config, visits)
     examples = size(load_once(config.task)[1].train)
     steps = total * steps_per_epoch(examples, int(plan.base["data.batch_size"]))
-    rungs = ", ".join(map(str, rungs_of(config.pruner, epochs))) if config.pruner.name != "none" else "none"
+    rungs = ", ".join(map(str, rungs_of(config.pruner, epochs))) or "none"
     return "\n".join(
         [
             f"plan of sweep {plan.name}: task {config.task.name}, objective {plan.task.objective} "
@@ -45,3 +53,25 @@ def describe_plan(plan: Plan, stages: list[str], tracking: str) -> str:
             "dry run: nothing was started",
         ]
     )
+
+
+def _what(plan: Plan, name: str) -> str:
+    settings = plan.config.stages[name]
+    names = varied(plan.space, settings)
+    if "all" in settings.varies:
+        return f"all {len(names)}"
+    again = [item for item in settings.retunes if item in plan.space and item not in names]
+    return ", ".join(names) + (f" (again: {', '.join(again)})" if again else "")
+
+
+def _epochs(config: RunConfig, visit: Visit) -> int:
+    """The most that a visit can cost; the last of passes takes what the others left."""
+    if visit.n_trials is not None:
+        return visit.n_trials * config.trainer.epochs
+    return visit.epochs or 0
+
+
+def _total(config: RunConfig, visits: list[Visit]) -> int:
+    """The most that all visits can cost: passes share one total."""
+    last = visits[-1].up_to if visits else None
+    return last if last is not None else sum(_epochs(config, visit) for visit in visits)

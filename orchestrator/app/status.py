@@ -27,6 +27,8 @@ def describe_status(plan: Plan) -> str:
         state = "-" if result is None and not own else "under way" if result is None else "finished"
         if result is not None and result.get("skipped"):
             state = "skipped"
+        if result is not None and result.get("failed"):
+            state = "failed"
         order = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.INFEASIBLE, TrialState.RUNNING)
         rows.append([name, state, *(str(counts[kind]) for kind in order), f"{best.value:.4g}" if best else ""])
     best = incumbent(study.records, plan.task.direction)
@@ -35,6 +37,8 @@ def describe_status(plan: Plan) -> str:
         lines.append(
             f"best so far: trial {best.number} of stage {best.stage}, {plan.task.objective} {best.value:.4g}"
         )
+    if audited := ledger.finished.get("audit"):
+        lines.append(audited["text"])
     if ledger.test_read:
         lines.append(f"the test split was read at {ledger.test_read}")
     return "\n".join(lines)

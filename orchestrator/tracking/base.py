@@ -1,6 +1,7 @@
 """The door to where results are reviewed. Calls return at once; nothing here may stop a trial."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
 
 from orchestrator.types import Value
@@ -43,6 +44,10 @@ class Tracker(Protocol):
 
     def artifact(self, key: str, name: str, text: str) -> None:
         """A text file of a run."""
+        ...
+
+    def file(self, key: str, folder: str, path: Path) -> None:
+        """The file ``path``, as it is when it is written, for the folder ``folder`` of a run's artifacts."""
         ...
 
     def end(self, key: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:

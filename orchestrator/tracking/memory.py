@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from orchestrator.tracking.base import is_trial
 from orchestrator.types import Value
@@ -19,6 +20,9 @@ class NullTracker:
         """Forget it."""
 
     def artifact(self, key: str, name: str, text: str) -> None:
+        """Forget it."""
+
+    def file(self, key: str, folder: str, path: Path) -> None:
         """Forget it."""
 
     def end(self, key: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
@@ -40,6 +44,7 @@ class MemoryRun:
     steps: dict[int, dict[str, float]] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     artifacts: dict[str, str] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
     status: str = "RUNNING"
 
 
@@ -67,6 +72,11 @@ class MemoryTracker:
         """See :class:`~orchestrator.tracking.base.Tracker`."""
         if not self._final(key):
             self.runs[key].artifacts[name] = text
+
+    def file(self, key: str, folder: str, path: Path) -> None:
+        """See :class:`~orchestrator.tracking.base.Tracker`."""
+        if not self._final(key):
+            self.runs[key].files[f"{folder}/{path.name}"] = path.read_bytes()
 
     def end(self, key: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """See :class:`~orchestrator.tracking.base.Tracker`."""

@@ -10,6 +10,7 @@ import logging
 import os
 import queue
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -54,6 +55,8 @@ class _Run:
     tags: dict[str, str] = field(default_factory=dict)
     metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
     artifacts: dict[str, str] = field(default_factory=dict)
+    files: set[tuple[str, Path]] = field(default_factory=set)
+    """Folder among the artifacts, and the file that is to be copied there."""
     status: str | None = None
 
 
@@ -99,6 +102,10 @@ class MlflowTracker:
         """See :class:`~orchestrator.tracking.base.Tracker`."""
         self._events.put(("artifact", key, name, text))
 
+    def file(self, key: str, folder: str, path: Path) -> None:
+        """See :class:`~orchestrator.tracking.base.Tracker`."""
+        self._events.put(("file", key, folder, path))
+
     def end(self, key: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """See :class:`~orchestrator.tracking.base.Tracker`."""
         self._events.put(("end", key, status, dict(metrics), dict(tags), int(time.time() * 1000)))
@@ -142,19 +149,45 @@ class MlflowTracker:
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        self._make_store()
         client = MlflowClient(self._uri)
         found = client.get_experiment_by_name(self._experiment)
         experiment_id = found.experiment_id if found else self._new_experiment(client)
         self._adopt(client, experiment_id)
         return client, experiment_id
 
-    def _new_experiment(self, client: "MlflowClient") -> str:
+    def _artifacts(self) -> Path | None:
         """Artifacts go beside an SQLite file; by itself MLflow takes the folder where the command runs."""
         path = self._uri.removeprefix("sqlite:///")
-        if path == self._uri:
+        return None if path == self._uri else Path(path).resolve().parent / "mlartifacts"
+
+    def _make_store(self) -> None:
+        """Make an SQLite file aside and put it in place whole.
+
+        MLflow makes the tables one by one without a transaction: a file that was left in the midst of it by a
+        kill can never be opened again. ``link`` does not replace what another command has made meanwhile.
+        """
+        artifacts, path = self._artifacts(), Path(self._uri.removeprefix("sqlite:///"))
+        if artifacts is None or path.exists():
+            return
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
+            aside = Path(folder) / path.name
+            SqlAlchemyStore(f"sqlite:///{aside}", artifacts.as_uri()).engine.dispose()  # type: ignore[no-untyped-call]
+            try:
+                os.link(aside, path)
+            except FileExistsError:
+                pass
+            except OSError:  # A file system without hard links.
+                os.replace(aside, path)
+
+    def _new_experiment(self, client: "MlflowClient") -> str:
+        folder = self._artifacts()
+        if folder is None:
             return str(client.create_experiment(self._experiment))
-        folder = Path(path).resolve().parent / "mlartifacts" / self._experiment
-        return str(client.create_experiment(self._experiment, artifact_location=folder.as_uri()))
+        return str(client.create_experiment(self._experiment, artifact_location=(folder / self._experiment).as_uri()))
 
     def _adopt(self, client: "MlflowClient", experiment_id: str) -> None:
         """Take over the runs that an earlier command wrote for this sweep."""
@@ -203,6 +236,10 @@ class MlflowTracker:
         run.artifacts[name] = text
 
     @staticmethod
+    def _take_file(run: _Run, folder: str, path: Path) -> None:
+        run.files.add((folder, path))
+
+    @staticmethod
     def _take_end(run: _Run, status: str, metrics: dict[str, float], tags: dict[str, str], timestamp: int) -> None:
         new = {name: value for name, value in metrics.items() if run.known_metrics.get(_legal(name)) != value}
         run.metrics += [(_legal(name), value, timestamp, 0) for name, value in new.items()]
@@ -243,6 +280,11 @@ class MlflowTracker:
         for name in list(run.artifacts):
             client.log_text(run.run_id, run.artifacts[name], name)
             del run.artifacts[name]
+        for folder, path in sorted(run.files):
+            # One that is gone by now must not hold up everything else for ever.
+            if path.exists():
+                client.log_artifact(run.run_id, str(path), folder)
+            run.files.discard((folder, path))
         if run.status not in (None, "RUNNING"):
             client.set_terminated(run.run_id, run.status)
             run.done = True

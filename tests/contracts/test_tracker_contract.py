@@ -43,7 +43,7 @@ class MemoryKit:
                 "tags": run.tags,
                 "steps": {name: [step[name] for step in run.steps.values() if name in step] for name in names(run)},
                 "summary": run.metrics,
-                "artifacts": run.artifacts,
+                "artifacts": run.artifacts | {name: content.decode() for name, content in run.files.items()},
                 "status": run.status,
             }
             for key, run in self.tracker.runs.items()
@@ -216,6 +216,21 @@ def test_the_null_tracker_takes_everything_and_leaves_nothing() -> None:
     end(tracker)
     assert tracker.close() == 0
     assert vars(tracker) == {}
+
+
+def test_a_file_is_kept_as_it_is(kit: Kit, tmp_path: Path) -> None:
+    picture = tmp_path / "picture.png"
+    picture.write_text("not a text")
+    tracker = kit.open()
+    begin(tracker)
+    for _ in range(2):
+        tracker.file(STAGE, "preflight", picture)
+    tracker.file(STAGE, "preflight/more", picture)
+    train(tracker, 1, 2, 3, 4)
+    end(tracker)
+    assert tracker.close() == 0
+    wanted = {"preflight/picture.png": "not a text", "preflight/more/picture.png": "not a text"}
+    assert kit.read() == {**WHOLE, STAGE: {**WHOLE[STAGE], "artifacts": wanted}}
 
 
 def test_keys_tell_trials_from_stages() -> None:

@@ -1,8 +1,8 @@
 """Kill the driver for real, type the same command again, and nothing is lost or doubled.
 
-Invariant: all stages finish, each with exactly its trials; no trial is left running; every trial has
-one MLflow run, with one point per epoch. With the local runner every trial (configuration, seed, curve)
-and the winner are those of the undisturbed run.
+Invariant: all visits of all stages finish; no trial is left running; the trials cost the budget and no more;
+every trial has one MLflow run, with one point for each epoch that it trained itself. With one worker every trial
+(configuration, seed, parent, curve) and the winner are those of the undisturbed run.
 """
 
 import json
@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = ["lr", "batch_size", "momentum", "width", "decay", "depth"]
-N_TRIALS = 3
-WORDS = ["stage=all", "task=breast_cancer", "seed=5", f"n_trials={N_TRIALS}", "trainer.epochs=6",
-         "trainer.checkpoint_epochs=2", "sampler.startup_trials=2"]  # fmt: skip
+EPOCHS = 6
+WORDS = ["stage=all", "task=breast_cancer", "seed=5", f"trainer.epochs={EPOCHS}", "trainer.checkpoint_epochs=2",
+         "recipe.budget={high: 1.5, medium: 1.0, low: 0.5}", "stages.joint.budget=4"]  # fmt: skip
+TOTAL = round(EPOCHS * (4 * 1.5 + 3 * 1.0 + 4))
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
@@ -71,17 +71,26 @@ def trials(folder: Path) -> list[dict]:
             "seed": trial.user_attrs["seed"],
             "state": trial.state.name,
             "curve": trial.intermediate_values,
+            "parent": trial.user_attrs.get("parent"),
+            "inherited": trial.user_attrs.get("inherited", 0),
         }
         for trial in study.get_trials()
     ]
 
 
-def check_invariant(folder: Path) -> None:
+def finished(folder: Path) -> list[str]:
+    return list(json.loads((sweep(folder) / "ledger.json").read_text())["stages"])
+
+
+def check_invariant(folder: Path, like: Path) -> None:
     found = trials(folder)
-    assert [trial["stage"] for trial in found] == [stage for stage in STAGES for _ in range(N_TRIALS)]
     assert all(trial["state"] in ("COMPLETE", "PRUNED") for trial in found)
-    ledger = json.loads((sweep(folder) / "ledger.json").read_text())
-    assert list(ledger["stages"]) == [*STAGES, "ensemble"]
+    assert 0.8 * TOTAL <= sum(len(trial["curve"]) - trial["inherited"] for trial in found) <= TOTAL
+    assert all(sorted(trial["curve"]) == list(range(1, len(trial["curve"]) + 1)) for trial in found)
+    continued = [trial["parent"] for trial in found if trial["parent"] is not None]
+    assert continued
+    assert len(continued) == len(set(continued))
+    assert finished(folder) == finished(like)
 
 
 def check_mlflow(folder: Path) -> None:
@@ -91,16 +100,16 @@ def check_mlflow(folder: Path) -> None:
     experiment = client.get_experiment_by_name("breast_cancer")
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
     keys = sorted(run.data.tags["orchestrator.key"] for run in runs)
-    expected = ["sweep", *(f"stage:{name}" for name in [*STAGES, "ensemble"])]
-    assert keys == sorted(expected + [f"trial:{number}" for number in range(len(STAGES) * N_TRIALS)])
+    expected = ["sweep", *(f"stage:{name}" for name in finished(folder))]
     stored = trials(folder)
+    assert keys == sorted(expected + [f"trial:{number}" for number in range(len(stored))])
     for run in runs:
         assert run.info.status == "FINISHED", run.data.tags
         key = run.data.tags["orchestrator.key"]
         if key.startswith("trial:"):
             history = client.get_metric_history(run.info.run_id, "val/loss")
-            curve = stored[int(key.removeprefix("trial:"))]["curve"]
-            assert [point.step for point in history] == sorted(curve)
+            trial = stored[int(key.removeprefix("trial:"))]
+            assert [point.step for point in history] == sorted(trial["curve"])[trial["inherited"] :]
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +124,7 @@ def test_sigkill_of_the_driver_with_the_local_runner(tmp_path: Path, undisturbed
         code, _ = kill_after(tmp_path, reached, signal.SIGKILL, "runner=local")
         assert code == -signal.SIGKILL
     finish(tmp_path, "runner=local")
-    check_invariant(tmp_path)
+    check_invariant(tmp_path, undisturbed)
     check_mlflow(tmp_path)
     assert trials(tmp_path) == trials(undisturbed)
     winner = "experiment/winner.yaml"
@@ -123,11 +132,11 @@ def test_sigkill_of_the_driver_with_the_local_runner(tmp_path: Path, undisturbed
     assert ours == (sweep(undisturbed) / winner).read_text().splitlines()[3:]
 
 
-def test_sigkill_of_the_driver_with_ray(tmp_path: Path) -> None:
+def test_sigkill_of_the_driver_with_ray(tmp_path: Path, undisturbed: Path) -> None:
     code, _ = kill_after(tmp_path, 7, signal.SIGKILL)
     assert code == -signal.SIGKILL
     finish(tmp_path)
-    check_invariant(tmp_path)
+    check_invariant(tmp_path, undisturbed)
     check_mlflow(tmp_path)
 
 
@@ -140,7 +149,7 @@ def test_ctrl_c_ends_in_good_order_and_goes_on(tmp_path: Path, undisturbed: Path
     assert len(running) <= 1
     output = finish(tmp_path, "runner=local", "tracking=none")
     assert "finished before; skipped" in output
-    check_invariant(tmp_path)
+    check_invariant(tmp_path, undisturbed)
     assert trials(tmp_path) == trials(undisturbed)
 
 
@@ -152,5 +161,29 @@ def test_one_ray_worker_gives_the_trials_of_the_local_runner(tmp_path: Path, und
 def test_a_finished_sweep_is_not_run_again(undisturbed: Path) -> None:
     before = trials(undisturbed)
     output = finish(undisturbed, "runner=local", "tracking=none")
-    assert output.count("finished before; skipped") == len(STAGES) + 1
+    assert output.count("finished before; skipped") == len(finished(undisturbed))
     assert trials(undisturbed) == before
+
+
+def test_sigkill_while_the_tracking_store_is_made(tmp_path: Path) -> None:
+    """The tables are made aside: the next command finds no store or a whole one."""
+    from mlflow import MlflowClient
+
+    store = tmp_path / "mlflow.db"
+    code = (
+        "from orchestrator.tracking.mlflow import MlflowTracker\n"
+        f"tracker = MlflowTracker('sqlite:///{store}', 'kill', 'one', flush_s=0.01)\n"
+        "tracker.begin('sweep', None, 'sweep', {}, {})\n"
+        "tracker.close()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    deadline = time.monotonic() + 60
+    while not any(file.stat().st_size > 100_000 for file in tmp_path.glob(".mlflow-*/mlflow.db")):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    assert not store.exists()
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+    client = MlflowClient(f"sqlite:///{store}")
+    assert len(client.search_runs([client.get_experiment_by_name("kill").experiment_id])) == 1

@@ -1,0 +1,125 @@
+"""What the page says in words: the question, how sure the answer is, what to look at next."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator.report.view import FINISHED, INFEASIBLE, SweepView
+from orchestrator.stages.sweep import short
+from orchestrator.stages.visits import stage_of
+
+
+def question(view: SweepView) -> str:
+    """What the sweep was asked, in a sentence."""
+    verb = "smallest" if view.direction.cost(1.0) > 0 else "largest"
+    searched = sorted({name for stage in view.stages for name in view.asked(stage)})
+    over = f" over {len(searched)} hyperparameters" if searched else ""
+    return (
+        f"Which configuration of {view.config.task.name} gives the {verb} {view.objective} on validation within "
+        f"{view.epochs} epochs? Searched{over} with the sampler {view.config.sampler.name}, seed {view.config.seed}."
+    )
+
+
+def sureness(view: SweepView) -> tuple[str, str]:
+    """Seed noise at the best value, and how many other trainings come as close as it."""
+    noise, measured = view.noise
+    best = view.best
+    if noise is None or best is None or best.value is None:
+        return "unknown", "Seed noise was neither measured nor estimated: a small gain may be luck."
+    value = best.value
+    near = [
+        training
+        for training in view.trainings
+        if training.outcome == FINISHED
+        and training.last.number != best.number
+        and training.last.value is not None
+        and abs(training.last.value - value) <= noise
+    ]
+    how = "measured with more seeds of the best" if measured else "estimated from all trials, not measured"
+    told = f"One standard deviation between seeds, {how}. "
+    told += (
+        f"{len(near)} other finished {'trainings are' if len(near) != 1 else 'training is'} within it: they "
+        f"may be as good."
+        if near
+        else "No other finished training is within it."
+    )
+    return f"± {noise:.2g}", told
+
+
+def gain(view: SweepView, entries: Sequence[Mapping[str, Any]]) -> str:
+    """By how much visits improved the best, in sum; empty where they did not, or began without one."""
+    total = 0.0
+    first = ""
+    for entry in entries:
+        before, after = entry.get("previous_value"), entry.get("best_value")
+        if after is None:
+            continue
+        if before is None:
+            first = f"first best {after:.4g}"
+        else:
+            total += view.direction.cost(before) - view.direction.cost(after)
+    sign = "-" if view.direction.cost(1.0) > 0 else "+"
+    told = f"{sign}{total:.2g}" if total > 0 else ""
+    return ", then ".join(part for part in (first, told) if part)
+
+
+def next_steps(view: SweepView) -> Sequence[str]:
+    """What the verdicts warn of, the most recent of each kind."""
+    found = [*_beaten(view), *_bounds(view), *_doubts(view), *_failures(view)]
+    latest = list(view.finished.values())
+    if any(entry.get("rising") for entry in latest[-3:]):
+        found.append("The best was still improving at its last epoch: more trainer.epochs may pay.")
+    for entry in latest:
+        for check in entry.get("failed", ()):
+            found.append(f"Preflight: {check} failed; what follows may rest on broken data or code.")
+    return found
+
+
+def _bounds(view: SweepView) -> Sequence[str]:
+    """Where the winner itself lies at an end of what was searched, by the last verdict that made it the best."""
+    best = view.best
+    if best is None:
+        return []
+    ends: dict[str, str] = {}
+    for entry in view.finished.values():
+        if entry.get("best_trial") == best.number:
+            ends |= entry.get("at_bound", {})
+    return [
+        f"{name} = {short(best.configuration[name])} lies at the {end} end of what was searched: widen "
+        f"space.{name}.{end} and look again."
+        for name, end in ends.items()
+    ]
+
+
+def _doubts(view: SweepView) -> Sequence[str]:
+    doubtful = []
+    for key, entry in view.finished.items():
+        before, after, noise = entry.get("previous_value"), entry.get("best_value"), entry.get("noise")
+        if before is not None and after is not None and noise is not None and 0 < abs(after - before) <= noise:
+            doubtful.append(key)
+    if not doubtful:
+        return []
+    return [f"The gain of {', '.join(doubtful)} is within seed noise and may be luck."]
+
+
+def _failures(view: SweepView) -> Sequence[str]:
+    found = []
+    for stage, trainings in view.by_stage.items():
+        failed = sum(training.outcome == INFEASIBLE for training in trainings)
+        if failed > 0.3 * len(trainings):
+            found.append(f"{stage_of(stage)}: {failed} of {len(trainings)} trainings were infeasible; see why below.")
+    return found
+
+
+def _beaten(view: SweepView) -> Sequence[str]:
+    best = view.best
+    if best is None or best.value is None:
+        return []
+    value = best.value
+    models = {
+        name: scores[view.objective]
+        for entry in view.finished.values()
+        for name, scores in (entry.get("baselines") or {}).items()
+        if view.objective in scores
+    }
+    better = [name for name, score in models.items() if not view.direction.better(value, score)]
+    return [f"{name} does as well or better on validation ({models[name]:.4g})." for name in better]

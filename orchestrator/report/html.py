@@ -1,0 +1,78 @@
+"""Pieces of HTML. Whatever comes from outside passes :func:`text`, which escapes it and masks secrets."""
+
+import html
+import re
+from collections.abc import Sequence
+
+_SECRETS = (
+    # scheme://user:password@host and scheme://token@host
+    (re.compile(r"(\b[a-zA-Z][\w+.-]*://)[^\s/@]+@"), r"\1***@"),
+    # password=..., api_key: ..., also in an address's query or a command line
+    (
+        re.compile(
+            r"(?i)\b([\w.-]*(?:password|passwd|secret|token|api_?key|credential)[\w.-]*\s*[=:]\s*)[^\s&,;'\"}]+"
+        ),
+        r"\1***",
+    ),
+)
+
+
+def mask(value: str) -> str:
+    """``value`` without passwords and tokens in addresses and settings."""
+    for pattern, masked in _SECRETS:
+        value = pattern.sub(masked, value)
+    return value
+
+
+def text(value: object) -> str:
+    """``value`` as text of a page."""
+    return html.escape(mask(str(value)))
+
+
+def paragraph(value: str, kind: str = "") -> str:
+    """A paragraph of plain text."""
+    return f"<p{_class(kind)}>{text(value)}</p>"
+
+
+def bullets(values: Sequence[str]) -> str:
+    """A list of plain texts; nothing for no texts."""
+    return "<ul>" + "".join(f"<li>{text(value)}</li>" for value in values) + "</ul>" if values else ""
+
+
+def table(rows: Sequence[Sequence[object]], kind: str = "") -> str:
+    """Rows of plain text; the first row and the first column are headings. It scrolls by itself if too wide."""
+    head = "".join(f'<th scope="col">{text(cell)}</th>' for cell in rows[0])
+    body = "".join(
+        f'<tr><th scope="row">{text(row[0])}</th>' + "".join(f"<td>{text(cell)}</td>" for cell in row[1:]) + "</tr>"
+        for row in rows[1:]
+    )
+    return (
+        f'<div class="scroll" tabindex="0"><table{_class(kind)}><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def details(summary: str, body: str) -> str:
+    """``body`` (HTML), folded away under a line of plain text."""
+    return f"<details><summary>{text(summary)}</summary>{body}</details>"
+
+
+def code(value: str) -> str:
+    """A block of plain text as it is."""
+    return f'<pre tabindex="0">{text(value)}</pre>'
+
+
+def figure(picture: str, shows: str, conclude: str) -> str:
+    """A picture (SVG or an image) with what it shows and what to conclude."""
+    told = f"<p><b>What it shows.</b> {text(shows)}</p>"
+    told += f"<p><b>What to conclude.</b> {text(conclude)}</p>" if conclude else ""
+    return f"<figure>{picture}<figcaption>{told}</figcaption></figure>"
+
+
+def section(key: str, title: str, body: str) -> str:
+    """A part of the page that a link can name."""
+    return f'<section id="{text(key)}"><h2>{text(title)}</h2>{body}</section>'
+
+
+def _class(kind: str) -> str:
+    return f' class="{kind}"' if kind else ""

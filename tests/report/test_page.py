@@ -1,0 +1,237 @@
+"""The page: what it says of sweeps of every size, that it stands by itself, and that nothing breaks out of it."""
+
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from orchestrator import compose
+from orchestrator.app.simulate import simulate_on, simulated_sweep
+from orchestrator.report.html import mask, text
+from orchestrator.report.page import render, write_report
+from orchestrator.report.view import FINISHED, INFEASIBLE, SweepView, view_of
+from orchestrator.runners.simulation import CurveProgram, SimulationRunner
+from orchestrator.stages.sweep import Sweep
+from orchestrator.types import Configuration
+
+SHORT = ["recipe.budget={high: 2.5, medium: 1.5, low: 1.0}", "stages.joint.budget=3"]
+VOID = {"meta", "link", "img", "br", "path", "use", "rect", "circle", "line"}
+
+
+def curve(configuration: Configuration, seed: int) -> list[float]:
+    """A valley at a learning rate of 0.03 and a batch of 64; infeasible beyond a rate of 0.5."""
+    rate, batch = float(configuration["optimizer.lr"]), float(configuration["data.batch_size"])
+    if rate > 0.5:
+        return [math.nan] * 12
+    end = 0.1 + math.log10(rate / 0.03) ** 2 + 0.1 * math.log2(batch / 64) ** 2 + (seed % 97) / 5000
+    return [end + 2.0 * math.exp(-epoch / 3) for epoch in range(1, 13)]
+
+
+def sweep(folder: Path, *words: str) -> Sweep:
+    config = compose(["trainer.epochs=12", "task=digits_mlp", *words])
+    made = simulated_sweep(config, folder)
+    program = CurveProgram(curve, lambda number: made.study[number].inherited)
+    simulate_on(made, SimulationRunner(1), program)
+    return made
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> SweepView:
+    return view_of(sweep(tmp_path_factory.mktemp("staged"), "stage=all", *SHORT))
+
+
+@pytest.fixture(scope="module")
+def page(staged: SweepView) -> str:
+    return render(staged)
+
+
+class Balance(HTMLParser):
+    """Fails on an end tag without its beginning, and keeps what is open at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+def parsed(page: str) -> Balance:
+    found = Balance()
+    found.feed(page)
+    assert found.open == []
+    return found
+
+
+def test_the_page_answers_what_how_sure_and_how_again(staged: SweepView, page: str) -> None:
+    assert staged.best is not None
+    assert f"loss {staged.best.value:.4g}" in page
+    assert f"trial {staged.best.number}: lr {staged.best.configuration['optimizer.lr']:.3g}" in page
+    assert staged.noise[0] is not None
+    assert f"± {staged.noise[0]:.2g}" in page
+    assert "+experiment=winner stage=train" in page
+
+
+def test_every_finished_visit_and_its_verdict_is_there(staged: SweepView, page: str) -> None:
+    for key, entry in staged.finished.items():
+        assert text(entry["text"].splitlines()[0]) in page, key
+
+
+def test_infeasible_trials_are_counted_with_their_reason(staged: SweepView, page: str) -> None:
+    count = sum(training.outcome == INFEASIBLE for training in staged.trainings)
+    assert count > 0
+    assert "non_finite, for example trial" in page
+    assert re.search(rf">infeasible</th><td>{count}</td>", page)
+
+
+def test_the_costs_sum_to_all_epochs(staged: SweepView) -> None:
+    spent = sum(record.epochs_paid for record in staged.records)
+    assert f"In sum {spent} epochs" in render(staged)
+    assert sum(len(training.trials) for training in staged.trainings) == len(staged.records)
+    assert any(len(training.trials) > 1 for training in staged.trainings), "no promotion: the chain is not tried"
+
+
+def test_every_picture_has_an_explanation(page: str) -> None:
+    figures = re.findall(r"<figure>.*?</figure>", page, flags=re.DOTALL)
+    assert len(figures) > 10
+    for figure in figures:
+        assert "<svg" in figure
+        assert re.search(r"What it shows\.</b> \w", figure)
+        assert re.search(r"What to conclude\.</b> \w", figure)
+
+
+def test_the_page_stands_by_itself_and_needs_no_script(page: str) -> None:
+    for tag, attributes in parsed(page).tags:
+        assert tag != "script"
+        for name in ("src", "href"):
+            value = attributes.get(name) or "#"
+            assert value.startswith(("#", "data:")), value
+    assert "@import" not in page
+    assert "url(http" not in page
+
+
+def test_links_lead_somewhere_and_ids_are_unique(page: str) -> None:
+    tags = parsed(page).tags
+    anchors = [attributes["id"] for tag, attributes in tags if "id" in attributes and tag in ("section", "h3")]
+    assert len(anchors) == len(set(anchors))
+    for tag, attributes in tags:
+        if tag == "a":
+            assert (attributes["href"] or "").removeprefix("#") in anchors
+
+
+def test_the_same_sweep_gives_the_same_page(staged: SweepView, page: str) -> None:
+    assert render(staged) == page
+
+
+def test_what_users_name_is_escaped(staged: SweepView, tmp_path: Path) -> None:
+    evil = '<img src=x onerror=alert(1)>"&'
+    entries = {key: {**entry, "text": evil} for key, entry in staged.finished.items()}
+    records = [
+        replace(record, detail=evil, configuration={**record.configuration, evil: evil}) for record in staged.records
+    ]
+    (tmp_path / "commands").mkdir()
+    (tmp_path / "commands" / "1.yaml").write_text(f"# run.py sweep.name='{evil}'\n")
+    shown = render(replace(staged, name=evil, finished=entries, records=records, folder=tmp_path))
+    assert "<img src=x" not in shown
+    assert shown.count("&lt;img src=x onerror=alert(1)&gt;&quot;&amp;") > 3
+    parsed(shown)
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("tracking.uri=postgresql://me:hunter2@db:5432/x", "tracking.uri=postgresql://***@db:5432/x"),
+        ("https://hunter2@host/path", "https://***@host/path"),
+        ("task.args.api_key=hunter2 seed=1", "task.args.api_key=*** seed=1"),
+        ("https://host/x?access_token=hunter2&page=2", "https://host/x?access_token=***&page=2"),
+        ("sqlite:////home/me/mlflow.db", "sqlite:////home/me/mlflow.db"),
+        ("optimizer.lr=0.1", "optimizer.lr=0.1"),
+    ],
+)
+def test_secrets_are_masked(given: str, shown: str) -> None:
+    assert mask(given) == shown
+
+
+def test_a_secret_in_a_command_does_not_reach_the_page(staged: SweepView, tmp_path: Path) -> None:
+    (tmp_path / "commands").mkdir()
+    (tmp_path / "commands" / "1.yaml").write_text("# run.py tracking.uri=postgresql://me:hunter2@db/x\n")
+    shown = render(replace(staged, folder=tmp_path))
+    assert "postgresql://***@db/x" in shown
+    assert "hunter2" not in shown
+
+
+def test_a_sweep_without_a_trial(tmp_path: Path) -> None:
+    empty = view_of(simulated_sweep(compose(["stage=lr"]), tmp_path))
+    assert "No training has run to its end" in render(empty)
+    parsed(render(empty))
+
+
+def test_a_sweep_in_which_nothing_finished(staged: SweepView) -> None:
+    started = replace(staged, records=[replace(staged.records[0], curve={}, value=None)], finished={})
+    assert "nothing yet" in render(started)
+    failed = [record for record in staged.records if not record.feasible and record.parent is None]
+    numbered = [replace(record, number=number) for number, record in enumerate(failed)]
+    shown = render(replace(staged, records=numbered, finished={}))
+    assert "there is no winner" in shown
+    parsed(shown)
+
+
+def test_a_sweep_of_one_trial(staged: SweepView) -> None:
+    done = next(t for t in staged.trainings if t.outcome == FINISHED and len(t.trials) == 1)
+    one = replace(staged, records=[replace(done.last, number=0)], finished={})
+    shown = render(one)
+    assert f"loss {done.last.value:.4g}" in shown
+    parsed(shown)
+
+
+def test_a_maximized_objective_is_read_the_right_way_round(staged: SweepView) -> None:
+    from orchestrator.types import Direction
+
+    flipped = [
+        replace(
+            record,
+            curve={epoch: -value for epoch, value in record.curve.items()},
+            value=None if record.value is None else -record.value,
+        )
+        for record in staged.records
+    ]
+    view = replace(staged, records=flipped, direction=Direction.MAXIMIZE, finished={}, objective="score")
+    assert view.best is not None
+    assert staged.best is not None
+    assert view.best.number == staged.best.number
+    assert "the largest score" in render(view)
+
+
+@pytest.fixture(scope="module")
+def thousand(tmp_path_factory: pytest.TempPathFactory) -> SweepView:
+    words = ["stage=all", "sampler=random", "n_trials=125"]
+    return view_of(sweep(tmp_path_factory.mktemp("thousand"), *words))
+
+
+def test_a_thousand_trials_fit_on_one_page(thousand: SweepView) -> None:
+    assert len(thousand.records) >= 1000
+    shown = render(thousand)
+    parsed(shown)
+    assert "60 of " in shown, "learning curves are not limited"
+    assert len(shown) < 3_000_000
+    assert next(iter(thousand.importance)) in ("optimizer.lr", "data.batch_size"), "nothing else matters here"
+
+
+def test_the_file_takes_the_place_of_an_older_one(staged: SweepView, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("older")
+    path = write_report(replace(staged, folder=tmp_path))
+    assert path == tmp_path / "report.html"
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
