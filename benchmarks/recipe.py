@@ -78,10 +78,10 @@ def _budget(common: list[str]) -> int:
     from hydra import compose, initialize_config_dir
 
     from orchestrator.config.compose import to_run_config
-    from orchestrator.config.entry import register_search_spaces
+    from orchestrator.config.entry import register_options
     from orchestrator.files import data_folder
 
-    register_search_spaces()
+    register_options()
     with initialize_config_dir(str(data_folder("conf")), version_base="1.3"):
         return to_run_config(compose("config", common)).trainer.epochs
 
