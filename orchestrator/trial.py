@@ -20,6 +20,11 @@ from orchestrator.types import End, EpochResult, Outcome, Reason, TrialSpec
 _PACKAGE = str(Path(__file__).parent)
 
 
+def use_threads(threads: int) -> None:
+    """Let PyTorch use so many threads of this process."""
+    torch.set_num_threads(threads)
+
+
 @dataclass(frozen=True)
 class TrainingProgram:
     """Train the task's model with the trial's configuration. See :class:`~orchestrator.types.TrialProgram`."""
@@ -31,7 +36,7 @@ class TrainingProgram:
 
     def __call__(self, spec: TrialSpec) -> Iterator[EpochResult]:
         """Yield after each epoch."""
-        torch.set_num_threads(self.threads)
+        use_threads(self.threads)
         task, splits = load_once(self.task)
         try:
             yield from fit(task, splits, from_flat(spec.configuration), self.trainer, spec)

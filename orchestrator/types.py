@@ -56,6 +56,7 @@ class Reason(StrEnum):
     """Why a trial is infeasible, or why it was stopped."""
 
     NON_FINITE = "non_finite"
+    DIVERGED = "diverged"
     OUT_OF_MEMORY = "out_of_memory"
     USER_ERROR = "user_error"
     WORKER_DIED = "worker_died"
@@ -90,6 +91,8 @@ class TrialSpec:
     """Epochs (from 1) after which the loop state is written; the last epoch always is."""
     keep: bool = True
     """False: write no files at all."""
+    resume_from: Path | None = None
+    """Folder of the trial whose checkpoint this one continues, where it has none of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,9 @@ from orchestrator.config.schema import RunnerConfig
 # Read when PyTorch is imported. The networks here are so small that a second thread only costs time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Read when Ray is imported, which a benchmark's test may do before the product: it keeps sockets on loopback.
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
 if TYPE_CHECKING:
     from orchestrator.runners.ray import RayRunner
 

@@ -19,16 +19,17 @@ LAYERS = [
     ["config"],
     ["tracking", "tasks"],
     ["training"],
-    ["trial", "study"],
+    ["trial", "study", "preflight"],
     ["runners"],
     ["stages"],
     ["ensemble"],
+    ["report"],
     ["app"],
 ]
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # Within a rank, these know nothing of each other.
-STRANGERS = [("tracking", "tasks"), ("trial", "study")]
+STRANGERS = [("tracking", "tasks"), ("trial", "study"), ("preflight", "study"), ("preflight", "trial")]
 
 # Package to the modules (or folders) that may import it.
 DOORS = {
@@ -37,9 +38,26 @@ DOORS = {
     "ray": ["runners.ray", "runners.tune"],
     "mlflow": ["tracking.mlflow"],
     "optuna": ["study"],
-    "scipy": ["study.samplers", "tasks"],
-    "sklearn": ["tasks"],
-    "torch": ["tasks", "training", "trial", "ensemble"],
+    "scipy": [
+        "study.advisor",
+        "study.feasibility",
+        "study.samplers",
+        "study.surrogate",
+        "tasks",
+        "preflight.data_twins",
+        "preflight.data_moments",
+    ],
+    "sklearn": ["tasks", "preflight.classical", "preflight.baselines"],
+    "matplotlib": [
+        "preflight.gallery",
+        "preflight.gallery_draw",
+        "preflight.gallery_network",
+        "report.drawing",
+        "report.stage_charts",
+        "report.sweep_charts",
+    ],
+    "pyarrow": ["report.logbook"],
+    "torch": ["tasks", "training", "trial", "preflight", "ensemble"],
     "pydantic": ["config"],
 }
 

@@ -9,6 +9,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.config.errors import describe
+from orchestrator.config.preflight import PreflightConfig
 from orchestrator.config.schema import RunConfig
 from orchestrator.errors import ConfigError
 
@@ -43,6 +44,12 @@ def to_plain(config: RunConfig) -> dict[str, Any]:
 def to_yaml(values: Mapping[str, Any]) -> str:
     """``values`` as YAML that Hydra can load."""
     return OmegaConf.to_yaml(OmegaConf.create(dict(values)))
+
+
+def preflight_defaults() -> dict[str, Any]:
+    """Nested plain values of every setting of the preflight: each has its default in one place, the schema."""
+    plain: dict[str, Any] = json.loads(TypeAdapter(PreflightConfig).dump_json(PreflightConfig()))
+    return plain
 
 
 def _plain(tree: DictConfig) -> dict[str, Any]:

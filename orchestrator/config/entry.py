@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from orchestrator.config.compose import to_run_config
+from orchestrator.config.compose import preflight_defaults, to_run_config
 from orchestrator.config.errors import known_keys, suggest
 from orchestrator.config.schema import VERBS, RunConfig
 from orchestrator.errors import ConfigError
@@ -35,7 +35,7 @@ def run_command(command: Command) -> int:
         ConfigError: the words or the values are wrong.
     """
     _check_options(sys.argv[1:])
-    register_search_spaces()
+    register_options()
     codes: list[int] = [0]
     errors: list[Exception] = []
 
@@ -71,6 +71,27 @@ def run_command(command: Command) -> int:
     return max(codes)
 
 
+def compose(words: Sequence[str] = ()) -> RunConfig:
+    """The checked configuration of a command, from the words one would type after ``python run.py``.
+
+    Raises:
+        ConfigError: the words or the values are wrong.
+    """
+    register_options()
+    try:
+        with hydra.initialize_config_dir(str(data_folder("conf").resolve()), version_base="1.3"):
+            tree = hydra.compose("config", list(words), return_hydra_config=True)
+    except HydraException as error:
+        raise ConfigError(explain(error)) from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from None
+    choice = tree.hydra.runtime.choices.get("task", "custom")
+    with open_dict(tree):
+        del tree["hydra"]
+        tree.task.option = choice
+    return to_run_config(tree)
+
+
 def _check_options(words: list[str]) -> None:
     """Refuse an unknown ``--option`` in one line, where Hydra would print its usage."""
 
@@ -82,8 +103,12 @@ def _check_options(words: list[str]) -> None:
     parser.parse_args(words)
 
 
-def register_search_spaces() -> None:
-    """Offer every file of ``search_spaces/`` as an option of the group of that name."""
+def register_options() -> None:
+    """Offer what no file of ``conf/`` holds as options of a group.
+
+    Every file of ``search_spaces/``, and the defaults of the preflight, so that each of its thresholds can be
+    overridden.
+    """
     store = ConfigStore.instance()
     for path in sorted(data_folder("search_spaces").glob("*.yaml")):
         store.store(
@@ -93,6 +118,7 @@ def register_search_spaces() -> None:
             package="space",
             provider="search_spaces",
         )
+    store.store(group="preflight", name="default", node=preflight_defaults(), package="preflight", provider="schema")
 
 
 def _typed(tree: DictConfig) -> RunConfig:
@@ -184,7 +210,9 @@ def _options(group: str) -> list[str]:
     folder: Path = data_folder("conf") / group
     if not group:
         names = [path.name for path in folder.iterdir() if path.is_dir()]
-        return sorted([*names, "search_spaces"])
+        return sorted([*names, "search_spaces", "preflight"])
+    if group == "preflight":
+        return ["default"]
     if group == "stage":
         return [path.stem for path in sorted(folder.glob("*.yaml")) if path.stem not in VERBS] + list(VERBS)
     if group == "search_spaces":

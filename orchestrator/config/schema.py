@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
+from orchestrator.config.audit import AuditConfig
 from orchestrator.config.errors import describe, suggest
 from orchestrator.config.hyperparameters import (
     GROUPS,
@@ -21,6 +22,7 @@ from orchestrator.config.hyperparameters import (
     OptimizerConfig,
     ScheduleConfig,
 )
+from orchestrator.config.preflight import PreflightConfig
 from orchestrator.config.space import RangeConfig, SpaceConfig
 from orchestrator.types import Value
 
@@ -32,7 +34,7 @@ _TYPED: Mapping[str, type] = {
 }
 """The families whose hyperparameters are known here; those of ``model`` are the task's."""
 
-VERBS = ("all", "status", "train")
+VERBS = ("all", "audit", "status", "train", "report", "logbook", "ui")
 """What ``stage=`` takes beside the stages of the recipe."""
 
 
@@ -89,8 +91,8 @@ class SweepConfig:
 class StageConfig:
     """One question of the recipe."""
 
-    kind: Literal["search", "ensemble"]
-    """search: trials; ensemble: combine what was trained."""
+    kind: Literal["preflight", "search", "ensemble"]
+    """preflight: checks of data and training code; search: trials; ensemble: combine what was trained."""
     asks: str
     """The question, in words."""
     varies: tuple[str, ...] = Field(default=())
@@ -98,10 +100,21 @@ class StageConfig:
     retunes: Mapping[str, float] = Field(default_factory=dict)
     """Nuisance hyperparameters: half-width of the window around the best so far, as a share of the
     hard range on its scale."""
-    n_trials: int = Field(default=1, ge=1)
-    """Trials of the stage."""
+    singly: bool = False
+    """Change one of ``varies`` at a time, so that each is kept only if it helps by itself."""
+    opening: tuple[Literal["sobol", "line"], ...] = Field(default=())
+    """What the staged sampler tries first, up to the first rung: space-filling configurations; values of the
+    first of ``varies``, evenly over its range."""
+    points: int = Field(default=7, ge=1)
+    """How many of them."""
+    impact: Literal["high", "medium", "low"] = "medium"
+    """How much the stage's question usually matters (the recipe's words); gives its budget."""
+    budget: float | None = Field(default=None, ge=0)
+    """Full trainings that the stage may cost; null: recipe.budget of its impact. 0: its opening only."""
+    n_trials: int | None = Field(default=None, ge=1)
+    """Most trials of the stage, promotions included, in place of the budget; null: the budget decides."""
     prunes: bool = True
-    """Whether trials may be stopped early. False where early values mislead: a decaying rate pays at the end."""
+    """Whether trials may be stopped early. False where early values mislead."""
     timeout_s: float | None = Field(default=None, gt=0)
     """Seconds after which no new trial starts and running ones end; null: none."""
     members: int = Field(default=5, ge=1)
@@ -110,22 +123,42 @@ class StageConfig:
     """Ensemble stage: how many of the best checkpoints are considered."""
 
 
+_BUDGET: Mapping[Literal["high", "medium", "low"], float] = {"high": 6.0, "medium": 4.0, "low": 2.0}
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RecipeConfig:
     """The order of the stages."""
 
     order: tuple[str, ...] = Field(min_length=1)
     """Stages that ``stage=all`` runs, first to last."""
+    budget: Mapping[Literal["high", "medium", "low"], float] = Field(default_factory=lambda: dict(_BUDGET))
+    """Full trainings of a search stage, by its impact."""
+    first_pass: float = Field(default=1.2, ge=0)
+    """``stage=all`` with the staged sampler walks the stages in passes of growing length, so that there is a
+    good answer early: full trainings of the first pass; 0: a single pass."""
+    growth: float = Field(default=2.0, ge=1)
+    """How many times longer each pass is than the one before."""
+    repeats: int = Field(default=2, ge=0)
+    """More seeds of the best configuration, trained at the end of the search and charged to its budget: they
+    measure seed noise."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SamplerConfig:
     """What proposes configurations."""
 
-    name: Literal["random", "qmc", "tpe", "gp", "custom"] = "gp"
-    """random, quasi-random (Sobol), tree-structured Parzen, Gaussian process, or your own object."""
+    name: Literal["staged", "random", "qmc", "tpe", "gp", "custom"] = "staged"
+    """staged (ours: one surrogate of all stages, epochs and hyperparameters, which also promotes stopped
+    trials); random, quasi-random (Sobol), tree-structured Parzen, Gaussian process, or your own object."""
     startup_trials: int = Field(default=4, ge=0)
-    """Trials of each stage drawn at random before the model is trusted."""
+    """tpe, gp: trials of each stage drawn at random before the model is trusted."""
+    window: float = Field(default=0.15, gt=0, le=1)
+    """staged: half-width of the window on what earlier stages tuned, as a share of its searched range."""
+    open: float = Field(default=2.0, ge=1)
+    """staged: the windows are opened where the whole space promises so many times the expected improvement."""
+    candidates: int = Field(default=200, ge=10)
+    """staged: configurations among which each proposal is chosen."""
     start: tuple[Mapping[str, Mapping[str, Value]], ...] = Field(default=())
     """Configurations tried first in the sweep, as nested overrides of the defaults:
     ``sampler.start=[{optimizer: {lr: 0.01}}]``."""
@@ -144,7 +177,8 @@ class PrunerConfig:
     """What stops trials early."""
 
     name: Literal["none", "median", "halving", "hyperband", "custom"] = "halving"
-    """Never; below the median; asynchronous successive halving; halving in brackets; your own object."""
+    """Never; below the median; asynchronous successive halving; halving in brackets; your own object. With
+    sampler=staged, halving gives the rungs only: whether a trial pauses there is the surrogate's to say."""
     min_epochs: int = Field(default=1, ge=1)
     """First epoch at which a trial may be stopped: its lowest rung."""
     reduction_factor: int = Field(default=3, ge=2)
@@ -153,6 +187,11 @@ class PrunerConfig:
     """Epochs at which trials are compared; null: min_epochs times powers of the factor."""
     startup_trials: int = Field(default=4, ge=1)
     """Trials that must have reached a rung before one is stopped there."""
+    patience: int = Field(default=0, ge=0)
+    """halving, hyperband: rungs at which a slow starter is let go on before it is stopped."""
+    audit_share: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of the trials due to be stopped that run to their end all the same; the verdict says what stopping
+    would have cost."""
     target: str | None = None
     """custom: import path of an Optuna pruner (``_target_`` in YAML)."""
     args: Mapping[str, Any] = field(default_factory=dict)
@@ -241,11 +280,42 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class LogbookConfig:
+    """``stage=logbook``: which trials, in which order, and where to."""
+
+    stage: str | None = None
+    """Only trials of this stage, all its passes; null: of every stage."""
+    state: Literal["running", "complete", "pruned", "infeasible"] | None = None
+    """Only trials in this state; null: in every state."""
+    where: Mapping[str, Any] = field(default_factory=dict)
+    """Conditions on columns and hyperparameters, all of which hold: a value, a list of allowed values, or min
+    and max: ``+logbook.where.optimizer.lr.min=0.01``, ``+logbook.where.data.batch_size=[64,128]``."""
+    top: int | None = Field(default=None, ge=1)
+    """Only so many of the best, best first; null: all, in the order of their numbers."""
+    export: str | None = None
+    """File to write instead of a table on the terminal: its name ends in .csv or .parquet."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if self.export is not None and not self.export.endswith((".csv", ".parquet")):
+            raise ValueError(f"export={self.export}: must end in .csv or .parquet")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class UiConfig:
+    """``stage=ui``: MLflow's pages."""
+
+    port: int = Field(default=5000, ge=1, le=65535)
+    """Port on 127.0.0.1."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class StageChoice:
     """Which stage or verb the command runs."""
 
     name: str
-    """A stage of the recipe, or all, status, train."""
+    """A stage of the recipe, or all, audit, status, train, report, logbook, ui."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -266,10 +336,14 @@ class RunConfig:
     loss: LossConfig = LossConfig()
     sampler: SamplerConfig = SamplerConfig()
     pruner: PrunerConfig = PrunerConfig()
+    preflight: PreflightConfig = PreflightConfig()
     runner: RunnerConfig = RunnerConfig()
     tracking: TrackingConfig = TrackingConfig()
     trainer: TrainerConfig = TrainerConfig()
     train: TrainConfig = TrainConfig()
+    audit: AuditConfig = AuditConfig()
+    logbook: LogbookConfig = LogbookConfig()
+    ui: UiConfig = UiConfig()
     sweep: SweepConfig = SweepConfig()
     seed: int = Field(default=0, ge=0)
     """Seed of the sweep; every other seed is derived from it."""
@@ -277,6 +351,9 @@ class RunConfig:
     """Trials of every search stage of this command, instead of the stages' own."""
     timeout_s: float | None = Field(default=None, gt=0)
     """Seconds for every search stage of this command, instead of the stages' own."""
+    deterministic: bool = False
+    """With several workers: the same trials whatever the timing. Trials run in rounds of runner.workers, and
+    decisions know only the rounds before; workers wait at the end of each."""
     dry_run: bool = False
     """Print the plan and start nothing."""
 
@@ -285,6 +362,8 @@ class RunConfig:
         known = [*self.stages, *VERBS]
         if self.stage.name not in known:
             raise ValueError(f"stage={self.stage.name} is unknown; known: {', '.join(known)}")
+        if self.deterministic and self.runner.name != "local" and self.runner.workers is None:
+            raise ValueError("deterministic=true needs runner.workers=N: the trials depend on the size of a round")
         for name in self.recipe.order:
             if name not in self.stages:
                 raise ValueError(f"recipe.order names {name}; known stages: {', '.join(self.stages)}")

@@ -24,6 +24,8 @@ class RangeConfig:
     """Hard limits, frozen for the sweep: widening never leaves them. Default: low and high."""
     scale: Literal["linear", "log", "log_complement"] = "linear"
     """Scale on which steps are equal; log_complement is log(1 - x), for momentum and Adam's betas."""
+    zero: bool = False
+    """0 (off) is allowed too, below a log scale's lower limit."""
     choices: tuple[Value, ...] | None = Field(default=None)
     """The values of a choice."""
     when: Mapping[str, tuple[Value, ...]] = Field(default_factory=dict)
@@ -56,6 +58,8 @@ class RangeConfig:
             raise ValueError(f"a log scale needs bounds above 0, not {hard_low}")
         if self.scale == "log_complement" and hard_high >= 1:
             raise ValueError(f"a log_complement scale needs bounds below 1, not {hard_high}")
+        if self.zero and self.scale != "log":
+            raise ValueError(f"zero is for a log scale; a {self.scale} one begins at 0 by itself with low=0")
         if self.type == "int" and any(float(x) % 1 for x in (self.low, self.high, hard_low, hard_high)):
             raise ValueError("an int needs whole bounds")
         return self

@@ -64,7 +64,9 @@ def run_ensemble(sweep: Sweep, stage: str) -> EnsembleResult:
 
     members = choose(torch.arange(len(targets)))
     crossed = _cross_fitted(validation, _halves(len(targets), seed), choose)
-    needed = sorted({0, *members})
+    # A repeat is lucky by selection: the single best is the incumbent.
+    single = next((index for index, record in enumerate(candidates) if record.repeats is None), 0)
+    needed = sorted({single, *members})
     # Noted before it happens: a kill in between must not hide a reading.
     sweep.ledger.note_test_read()
     tested, test_targets = _predict(sweep, [candidates[index] for index in needed], "test")
@@ -72,13 +74,13 @@ def run_ensemble(sweep: Sweep, stage: str) -> EnsembleResult:
     result = EnsembleResult(
         weights={candidates[index].number: weight for index, weight in members.items()},
         candidates=len(candidates),
-        single=candidates[0].number,
+        single=candidates[single].number,
         validation={
-            "single": sweep.task.score(validation[0], targets),
+            "single": sweep.task.score(validation[single], targets),
             "ensemble": sweep.task.score(crossed, targets),
         },
         test={
-            "single": sweep.task.score(test[0], test_targets),
+            "single": sweep.task.score(test[single], test_targets),
             "ensemble": sweep.task.score(_average(test, members), test_targets),
         },
     )

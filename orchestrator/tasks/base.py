@@ -35,6 +35,21 @@ class Task(ABC):
     directions: ClassVar[Mapping[str, Direction]] = {"loss": Direction.MINIMIZE}
     """Every score and which way it is better."""
 
+    without_effect: ClassVar[tuple[str, ...]] = ()
+    """Hyperparameters that this kind of task ignores: no stage searches them."""
+
+    # What preflight must know and cannot see. Class or instance attributes; each changes which checks apply.
+    causal: bool = False
+    """The output at a position may depend on inputs up to that position only (axis 1 is the position)."""
+    mixes_batch: bool = False
+    """An example's output or loss depends on purpose on the other examples of its batch (contrastive losses)."""
+    frozen: tuple[str, ...] = ()
+    """Parameters that are not trained on purpose: shell patterns of their names (``backbone.*``)."""
+    pretrained: bool = False
+    """The new model already holds trained weights, so that its first loss says nothing."""
+    multi_label: bool = False
+    """Targets (examples, labels) of 0 and 1, where an example may carry any number of labels."""
+
     @abstractmethod
     def splits(self) -> Splits:
         """The three data sets, the same at every call."""
@@ -62,6 +77,34 @@ class Task(ABC):
     def augment(self, inputs: Tensor, targets: Tensor, strength: float) -> tuple[Tensor, Tensor]:
         """A randomly changed training batch; called only where ``data.augmentation`` is above 0."""
         raise NotImplementedError(f"{type(self).__name__} has no augmentation, so data.augmentation must be 0")
+
+    def groups(self, split: str) -> Tensor | None:
+        """The group of every example of ``split`` (train, validation, test), where examples belong together.
+
+        Patients, speakers, sites: groups must not be shared between splits. Shape (examples,), whole
+        numbers; None: there are no groups.
+        """
+        return None
+
+    def shuffled(self, seed: int) -> "Task | None":
+        """The same task, its targets shuffled over all examples before any of its preprocessing.
+
+        Preflight trains on it: whatever can be learned there has leaked from the targets into the inputs.
+        None: not offered, and the check is skipped.
+        """
+        return None
+
+    def decode(self, inputs: Tensor) -> Any:
+        """What a human would look at, for a batch of inputs; the inputs themselves unless overridden.
+
+        Images as (examples, channels, height, width) or (examples, height, width) in any scale, tokens as
+        a list of strings, tables as they are in their own units.
+        """
+        return inputs
+
+    def ceiling(self) -> Mapping[str, float]:
+        """Scores of a human, or of one annotator against another, by name of the score; empty: unknown."""
+        return {}
 
     @property
     def direction(self) -> Direction:
@@ -100,6 +143,7 @@ class RegressionTask(Task):
     """Outputs and targets have shape (examples,) or (examples, values); the loss is the squared error."""
 
     directions: ClassVar[Mapping[str, Direction]] = {"loss": Direction.MINIMIZE, "r2": Direction.MAXIMIZE}
+    without_effect: ClassVar[tuple[str, ...]] = ("loss.label_smoothing",)
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Mean squared error; ``label_smoothing`` has no meaning here and is ignored."""

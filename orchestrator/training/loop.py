@@ -28,6 +28,7 @@ from orchestrator.training import checkpoint
 from orchestrator.training.data import Batch, in_sequence, load, size, steps_per_epoch, training_order
 from orchestrator.training.optimizers import make_optimizer
 from orchestrator.training.schedules import multiplier
+from orchestrator.training.watch import Watch
 from orchestrator.types import EpochResult, Reason, TrialSpec
 
 
@@ -71,6 +72,7 @@ class Loop:
         self.best: dict[str, Any] = {"epoch": 0, "value": task.direction.worst, "model": {}}
         per_epoch = steps_per_epoch(size(splits.train), hyperparameters.data.batch_size)
         self.total_steps = spec.epochs * per_epoch
+        self.watch = Watch(task, splits.train, hyperparameters, spec.epochs, config.data_workers)
 
     @property
     def finished(self) -> bool:
@@ -82,7 +84,7 @@ class Loop:
         """Train for one epoch, evaluate, keep the weights if they are the best so far.
 
         Raises:
-            InfeasibleTrialError: the training loss or a validation score is not finite.
+            InfeasibleTrialError: the training loss or a validation score is not finite, or the training diverged.
         """
         started = time.perf_counter()
         seed_everything(derive_seed(self.spec.seed, "epoch", self.epoch))
@@ -95,6 +97,7 @@ class Loop:
             self.best = {"epoch": self.epoch, "value": value, "model": weights}
         metrics = {f"train/{name}": number for name, number in train.items()}
         metrics |= {f"val/{name}": number for name, number in scores.items()}
+        metrics |= self.watch.end_epoch(train["loss"])
         metrics["seconds"] = time.perf_counter() - started
         self.last = EpochResult(epoch=self.epoch, value=value, metrics=metrics)
         return self.last
@@ -103,15 +106,20 @@ class Loop:
         """One pass over the training split; returns what was seen on the way."""
         self.model.train()
         order = training_order(size(self.splits.train), self.hp.data.batch_size, self.spec.seed, self.epoch)
-        total_loss, total_norm, seen = 0.0, 0.0, 0
+        total_loss, total_norm, seen, clipped = 0.0, 0.0, 0, 0
+        limit = self.hp.optimizer.clip_norm
         for batch in load(self.splits.train, order, self.config.data_workers):
             rate = self._set_learning_rate()
             loss = self._backward(self._to_device(batch))
-            total_norm += self._update()
+            norm = self._update()
+            total_norm += norm
+            clipped += 0 < limit < norm
             total_loss += loss * len(batch[0])
             seen += len(batch[0])
             self.step += 1
-        return {"loss": total_loss / seen, "grad_norm": total_norm / len(order), "lr": rate}
+            self.watch.step(loss, self.model)
+        figures = {"loss": total_loss / seen, "grad_norm": total_norm / len(order), "lr": rate}
+        return figures | ({"clipped": clipped / len(order)} if limit else {})
 
     def _set_learning_rate(self) -> float:
         rate = self.hp.optimizer.lr * multiplier(self.hp.schedule, self.step, self.total_steps)
@@ -161,9 +169,10 @@ class Loop:
         Raises:
             InfeasibleTrialError: a score is not finite.
         """
-        predictions, targets = predict(
-            self.task, self._evaluated(), self.splits.validation, self.config, self._autocast
-        )
+        model = self._evaluated()
+        with self.watch.units(model, self.epoch):
+            predictions, targets = predict(self.task, model, self.splits.validation, self.config, self._autocast)
+        self.watch.evaluated(predictions, targets)
         # float: a NumPy scalar from the user's code would make the checkpoint unreadable with weights_only.
         scores = {name: float(value) for name, value in self.task.score(predictions, targets).items()}
         for name, value in scores.items():
@@ -182,6 +191,7 @@ class Loop:
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
             "scaler": self.scaler.state_dict(),
+            "watch": self.watch.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -193,6 +203,7 @@ class Loop:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.scaler.load_state_dict(state["scaler"])
+        self.watch.restore(state["watch"])
 
     def _averaged_model(self) -> AveragedModel | None:
         decay = self.hp.optimizer.ema_decay
@@ -240,7 +251,8 @@ def predict(
 def fit(
     task: Task, splits: Splits, hyperparameters: Hyperparameters, config: TrainerConfig, spec: TrialSpec
 ) -> Iterator[EpochResult]:
-    """Train one trial, yielding after each epoch; continues from the checkpoint in ``spec.directory``.
+    """Train one trial, yielding after each epoch; continues from the checkpoint in ``spec.directory``, or, where
+    there is none, in ``spec.resume_from``.
 
     The loop state is written every ``checkpoint_epochs``, at ``spec.save_at``, at the end, and when the
     iterator is closed early. A resumed trial first yields the checkpoint's own epoch again: the driver
@@ -248,8 +260,9 @@ def fit(
     """
     loop = Loop(task, splits, hyperparameters, config, spec)
     folder: Path = spec.directory
-    if spec.keep and checkpoint.exists(folder):
-        loop.restore(checkpoint.load(folder))
+    source = folder if checkpoint.exists(folder) else spec.resume_from
+    if spec.keep and source is not None and checkpoint.exists(source):
+        loop.restore(checkpoint.load(source))
     saved = loop.epoch
     if loop.last is not None:
         yield loop.last

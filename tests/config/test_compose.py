@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from omegaconf import OmegaConf
 
 from orchestrator.app.main import main
 from orchestrator.config.compose import from_plain, to_plain, to_run_config, to_yaml
-from orchestrator.config.entry import multirun_name, register_search_spaces, run_command, use_words
+from orchestrator.config.entry import multirun_name, register_options, run_command, use_words
 from orchestrator.config.hyperparameters import from_flat
 from orchestrator.config.schema import RunConfig
 
@@ -40,7 +41,7 @@ class MyTask(DigitsMLP):
 
 @pytest.fixture
 def composer() -> Iterator[None]:
-    register_search_spaces()
+    register_options()
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         yield
     GlobalHydra.instance().clear()
@@ -102,6 +103,15 @@ def test_the_yaml_states_the_defaults_of_the_schema() -> None:
     assert config.sampler == RunConfig.__dataclass_fields__["sampler"].default
     assert config.tracking == RunConfig.__dataclass_fields__["tracking"].default
     assert config.runner == RunConfig.__dataclass_fields__["runner"].default
+    assert config.preflight == RunConfig.__dataclass_fields__["preflight"].default
+
+
+def test_a_threshold_of_a_check_is_overridden_on_the_command_line(folder: Path) -> None:
+    config = composed("preflight.settings.init_loss.warn=1.5", "preflight.skip=[init_loss]", "preflight.on_fail=warn")
+    settings = config.preflight.settings
+    assert settings.init_loss.warn == 1.5
+    assert replace(settings, init_loss=type(settings.init_loss)()) == type(settings)()
+    assert (config.preflight.skip, config.preflight.on_fail) == (("init_loss",), "warn")
 
 
 def test_an_experiment_may_be_overridden(folder: Path) -> None:

@@ -77,7 +77,7 @@ WRONG = [
     ("+space.foo.bar={type:float,low:0,high:1}", ["space.foo: no such family", "known: optimizer, data"]),
     # pruner, sampler
     ("pruner.rungs=[1,100] pruner.min_epochs=1", ["pruner.rungs=[1, 100]", "beyond the budget trainer.epochs=30"]),
-    ("pruner.rungs=[1,5]", ["rungs=[1, 5] has a rung below min_epochs=3"]),
+    ("pruner.rungs=[1,5] pruner.min_epochs=3", ["rungs=[1, 5] has a rung below min_epochs=3"]),
     ("pruner.min_epochs=50", ["pruner.min_epochs=50 is beyond the budget trainer.epochs=30"]),
     ("pruner.name=custom", ["name=custom and _target_=IMPORT.PATH go together"]),
     ("+sampler._target_=optuna.samplers.TPESampler", ["name=custom and _target_=IMPORT.PATH go together"]),
@@ -92,7 +92,15 @@ WRONG = [
     ("stages.lr.varies=[optimizer.lrr]", ["stages.lr: optimizer.lrr is not a hyperparameter", "mean optimizer.lr?"]),
     ("+stages.lr.retunes={optimizer.lrr:0.1}", ["stages.lr: optimizer.lrr is not a hyperparameter"]),
     ("+stages.mine={kind:search}", ["stages.mine.asks: is missing"]),
-    ("recipe.order=[lr,widht]", ["recipe.order names widht", "known stages: lr, batch_size"]),
+    ("recipe.order=[lr,widht]", ["recipe.order names widht", "known stages: preflight, start, lr, batch_size"]),
+    (
+        "preflight.settings.init_loss.warm=2",
+        ["init_loss.warm: no such setting; did you mean warn?"],
+    ),
+    ("preflight.settings.init_los.warn=2", ["did you mean init_loss?"]),
+    ("preflight.on_fail=stop", ["preflight.on_fail=stop: must be 'block' or 'warn'"]),
+    ("preflight=fast", ["preflight=fast: no such option", "known: default"]),
+    ("preflight.skip=[init_los]", ["preflight.skip: there is no check init_los; did you mean init_loss?"]),
     # the user's task
     ("task=custom", ["task._target_ is missing: give task._target_=VALUE"]),
     ("task=custom task._target_=nope.Task", ["task._target_=nope.Task: cannot be imported", "'nope'"]),
