@@ -155,7 +155,7 @@ class SamplerConfig:
     """tpe, gp: trials of each stage drawn at random before the model is trusted."""
     window: float = Field(default=0.15, gt=0, le=1)
     """staged: half-width of the window on what earlier stages tuned, as a share of its searched range."""
-    open: float = Field(default=2.0, ge=1)
+    open: float = Field(default=1.0, ge=1)
     """staged: the windows are opened where the whole space promises so many times the expected improvement."""
     candidates: int = Field(default=200, ge=10)
     """staged: configurations among which each proposal is chosen."""

@@ -89,7 +89,6 @@ def make_policy(sweep: Sweep, visit: Visit, pruner: PrunerConfig, *, in_rounds: 
             windows=windows(sweep, visit.key),
             singly=settings.singly,
             opens=not visit.alone,
-            vouches=not visit.alone and visit.epochs == 0,
             closes=visit.alone,
             rungs=rungs,
         )
@@ -251,7 +250,7 @@ class SearchStage:
         known = [self._rounds.view(record) for record in self.records]
         if not visit.alone and visit.up_to is None:
             begun = self._charged(known) + sum(self._committed(r) for r in known if r is not besides)
-            return self._below_ceiling(besides) if begun < (visit.epochs or 0) or not visit.epochs else 0
+            return self._below_ceiling(besides) if begun < (visit.epochs or 0) else 0
         total = visit.epochs if visit.up_to is None else visit.up_to - self._spent_before
         assert total is not None
         return total - _epochs(known) - self._reserved() - sum(self._committed(r) for r in known if r is not besides)

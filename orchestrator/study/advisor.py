@@ -33,6 +33,10 @@ _BASES = 3
 """New configurations lie around one of so many best ones by posterior mean (search.md, 3: "a few")."""
 _LABELS = 400
 """Trainings from which it is learnt where trials fail, the latest ones: our guess."""
+_GOOD = 1 / 3
+"""The sweep's first configuration is kept as the base of a line if no more than this share of all were better
+after its first epochs (search.md: "if it ranks among the best of them after an epoch"; the share is our guess):
+somebody chose it, and one epoch says little of the others."""
 _REACH = 0.15
 """How far beyond the searched range proposals go when the best one lies at its end: our guess."""
 
@@ -51,8 +55,6 @@ class Focus:
     """Whether the windows may be opened where the incumbent looks poor."""
     closes: bool = False
     """Whether to train the most promising one to its end when the stage's budget runs out."""
-    vouches: bool = False
-    """Propose nothing but to finish the sweep's first training, if it ranks among the best after an epoch."""
     rungs: Sequence[int] = ()
     """Epochs at which a trial may be stopped."""
 
@@ -130,8 +132,6 @@ class Advisor:
         rng = np.random.default_rng(derive_seed(self._seed, "advise", number))
         if belief is None:
             return self._new(self._unseen(rng), left)
-        if self._focus.vouches:
-            return self._promotion(0) if self._trusted() and self._known.trainings[0].promotable else None
         urgent = self._urgent(belief, left)
         if urgent is not None:
             return self._promotion(urgent)
@@ -157,8 +157,6 @@ class Advisor:
         root = self._known.root(record.number)
         if warming_up(record):
             return True
-        if self._focus.vouches:
-            return root == 0 and self._trusted()
         belief = self._believe(without=root)
         if belief is None or root not in belief.seen or not self._affords(root, left):
             return False
@@ -203,12 +201,6 @@ class Advisor:
         complete = [root for root in belief.seen if root in self._known.by_state[TrialState.COMPLETE]]
         best = _most_promising(belief, [*stopped, *complete])
         return best if best in stopped else None
-
-    def _trusted(self) -> bool:
-        """Whether the sweep's first training was among the best third after its first epochs: worth finishing at
-        once, because somebody chose it, and one epoch says little of the others."""
-        rank = self._known.ranks(0, next_rung(self._focus.rungs, self._base, 0, self._epochs))
-        return rank is not None and rank < 1 / 3
 
     def _promotion(self, root: int) -> Proposal:
         last = self._known.trainings[root].last
@@ -342,7 +334,8 @@ class Advisor:
         return _Options(places, np.zeros(len(places)))
 
     def line(self, name: str, points: int) -> list[Configuration]:
-        """``points`` values of one hyperparameter, evenly over its range, at the most promising configuration."""
+        """``points`` values of one hyperparameter, evenly over its range: at the sweep's first configuration if that
+        is good, else at the most promising one."""
         start = self._best_place()
         places = np.repeat(start[None, :], points, axis=0)
         places[:, self._encoding.index[name]] = (np.arange(points) + 0.5) / points
@@ -350,7 +343,12 @@ class Advisor:
 
     def _best_place(self) -> Array:
         belief = self._believe()
-        return self._encoding.place(self._base) if belief is None else _bases(belief)[0]
+        if belief is None:
+            return self._encoding.place(self._base)
+        rank = self._known.rank(0, next_rung(self._focus.rungs, self._base, 0, self._epochs))
+        if rank is not None and rank < _GOOD:
+            return self._known.trainings[0].place
+        return _bases(belief)[0]
 
 
 def sobol(

@@ -150,17 +150,13 @@ class Knowledge:
         value = record.curve.get(epoch)
         return None if value is None else self._direction.cost(value)
 
-    def ranks(self, root: int, epoch: int) -> float | None:
-        """The share of trainings that were better after ``epoch`` than training ``root``; None if it failed."""
-        costs = [math.inf if cost is None else cost for cost in self._at(epoch).values()]
-        own = self._at(epoch).get(root)
+    def rank(self, root: int, epoch: int) -> float | None:
+        """The share of trainings that were better after ``epoch`` than training ``root``; None if it has no cost."""
+        costs = [self._cost(training.last, epoch) for training in self.trainings.values()]
+        own = self._cost(self.trainings[root].last, epoch)
         if own is None or self.trainings[root].last.state is TrialState.INFEASIBLE:
             return None
-        return sum(cost < own for cost in costs) / len(costs)
-
-    def _at(self, epoch: int) -> dict[int, float | None]:
-        """The cost of each training after ``epoch``."""
-        return {root: self._cost(training.last, epoch) for root, training in self.trainings.items()}
+        return sum(cost is not None and cost < own for cost in costs) / len(costs)
 
     def root(self, number: int) -> int:
         """The first trial of the training that trial ``number`` belongs to."""
