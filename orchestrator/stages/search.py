@@ -249,7 +249,8 @@ class SearchStage:
             return None
         known = [self._rounds.view(record) for record in self.records]
         if not visit.alone and visit.up_to is None:
-            begun = self._charged(known) + sum(self._committed(r) for r in known if r is not besides)
+            # A trial that runs goes on for as long as it is the best use of its worker, whatever its visit has spent.
+            begun = 0 if besides else self._charged(known) + sum(self._committed(r) for r in known)
             return self._below_ceiling(besides) if begun < (visit.epochs or 0) else 0
         total = visit.epochs if visit.up_to is None else visit.up_to - self._spent_before
         assert total is not None

@@ -160,8 +160,10 @@ class Advisor:
         belief = self._believe(without=root)
         if belief is None or root not in belief.seen or not self._affords(root, left):
             return False
-        if not self.any_complete() or self._closing(left):
+        if self._closing(left):
             return root == _most_promising(belief, [root, *self._promotable(belief)])
+        if not self.any_complete():
+            return root == self._furthest(belief, [root, *self._promotable(belief), *self._running(belief)])
         rng = np.random.default_rng(derive_seed(self._seed, "go on", record.number, record.epochs_run))
         others = [other for other in self._promotable(belief) if other != root]
         rivals = [float(self._options(belief, rng).gains.max()), *_gains_of(belief, others)]
@@ -193,14 +195,25 @@ class Advisor:
     def _urgent(self, belief: Belief, left: int | None) -> int | None:
         """The training to finish before anything else: the sweep needs a first finished one early, and a
         stage should not end with its best unfinished."""
-        running = self._known.by_state[TrialState.RUNNING]
-        under_way = any(self._known.trainings[root].last.inherited for root in running)
-        if under_way or (self.any_complete() and not self._closing(left)):
-            return None
         stopped = [root for root in self._promotable(belief) if self._affords(root, left)]
-        complete = [root for root in belief.seen if root in self._known.by_state[TrialState.COMPLETE]]
-        best = _most_promising(belief, [*stopped, *complete])
+        if not self.any_complete():
+            best = self._furthest(belief, [*stopped, *self._running(belief)])
+        elif self._closing(left):
+            complete = [root for root in belief.seen if root in self._known.by_state[TrialState.COMPLETE]]
+            best = _most_promising(belief, [*stopped, *complete, *self._running(belief)])
+        else:
+            return None
         return best if best in stopped else None
+
+    def _furthest(self, belief: Belief, roots: Sequence[int]) -> int | None:
+        """The one to finish first: of the most promising quarter of ``roots`` the one that was trained longest."""
+        ordered = sorted(set(roots), key=lambda root: belief.standing[0][belief.seen[root]])
+        best = ordered[: max(_BASES, len(ordered) // 4)]
+        return max(best, key=lambda root: self._known.trainings[root].epochs, default=None)
+
+    def _running(self, belief: Belief) -> list[int]:
+        """Trainings under way that have reported."""
+        return [root for root in self._known.by_state[TrialState.RUNNING] if root in belief.seen]
 
     def _promotion(self, root: int) -> Proposal:
         last = self._known.trainings[root].last
