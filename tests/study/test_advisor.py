@@ -224,6 +224,16 @@ def test_the_first_finished_trial_comes_early_and_is_the_most_promising() -> Non
     assert play.advisor.goes_on(replace(record, curve=play.end(record, 3).curve))
 
 
+def test_while_none_is_finished_the_furthest_of_the_promising_goes_on() -> None:
+    """Among many that promise about the same, each would else give way to another and none come to its end."""
+    rates = [10 ** (-1.5 - step / 20) for step in range(12)]
+    play = Play(level=lambda configuration: 0.3 + 0.001 * rates.index(configuration["optimizer.lr"]))
+    for rate in rates[:1] + rates[2:]:
+        play.end(play.begin(Proposal({**BASE, "optimizer.lr": rate})), 1)
+    further = play.begin(Proposal({**BASE, "optimizer.lr": rates[1]}))
+    assert play.advisor.goes_on(replace(further, curve=play.end(further, 9).curve))
+
+
 def test_a_stage_by_itself_keeps_enough_to_finish_one() -> None:
     play = Play(replace(ALL, closes=True))
     left = 26
@@ -336,6 +346,18 @@ def test_a_line_runs_over_the_range_at_the_best_configuration() -> None:
     line = play.advisor.line("optimizer.lr", 4)
     np.testing.assert_allclose([math.log10(c["optimizer.lr"]) for c in line], [-3.5, -2.5, -1.5, -0.5])
     assert {c["model.depth"] for c in line} == {3}
+
+
+@pytest.mark.parametrize(("better", "kept"), [(1, True), (3, False)])
+def test_a_line_stays_at_a_first_configuration_that_is_among_the_best_third(better: int, kept: bool) -> None:
+    others = [{**BASE, "model.depth": 3, "optimizer.lr": 10 ** (-1 - number / 4)} for number in range(6)]
+    levels = [0.5, *(0.2 if number < better else 0.9 for number in range(6))]
+    tried = [dict(BASE), *others]
+    play = Play(level=lambda configuration: levels[tried.index(dict(configuration))])
+    for configuration in tried:
+        play.end(play.begin(Proposal(configuration)), 1)
+    line = play.advisor.line("optimizer.lr", 4)
+    assert {c["model.depth"] for c in line} == {BASE["model.depth"] if kept else 3}
 
 
 def test_sobol_points_fill_what_is_asked_and_leave_the_rest() -> None:
