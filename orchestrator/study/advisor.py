@@ -358,10 +358,11 @@ class Advisor:
         belief = self._believe()
         if belief is None:
             return self._encoding.place(self._base)
-        rank = self._known.rank(0, next_rung(self._focus.rungs, self._base, 0, self._epochs))
+        first = min(self._known.trainings)
+        rank = self._known.rank(first, next_rung(self._focus.rungs, self._base, 0, self._epochs))
         if rank is not None and rank < _GOOD:
-            return self._known.trainings[0].place
-        return _bases(belief)[0]
+            return self._known.trainings[first].place
+        return np.asarray(_bases(belief)[0])
 
 
 def sobol(
