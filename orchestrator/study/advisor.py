@@ -33,6 +33,8 @@ _BASES = 3
 """New configurations lie around one of so many best ones by posterior mean (search.md, 3: "a few")."""
 _LABELS = 400
 """Trainings from which it is learnt where trials fail, the latest ones: our guess."""
+_SURE = 0.9
+"""Least probability of success of what is proposed, as a share of the greatest one there is: benchmarks/memory.py."""
 _REACH = 0.15
 """How far beyond the searched range proposals go when the best one lies at its end: our guess."""
 
@@ -258,15 +260,20 @@ class Advisor:
     def _judged(self, belief: Belief, places: Array, feasible: Feasibility | None) -> _Options:
         places = self._encoding.snap(places)
         gains = _gains(belief, *belief.at_end(places))
-        return _Options(places, gains * feasible.probability(self._encoding.inputs(places)) if feasible else gains)
+        return _Options(places, gains if feasible is None else self._risked(gains, feasible.probability(places)))
+
+    def _risked(self, gains: Array, fits: Array) -> Array:
+        """Gains as they are worth where trials may fail: once one was trained to its end, only what hardly fails
+        counts (a chance constraint, Gelbart et al. 2014); before, learning where trials fail is worth something."""
+        sure = fits >= _SURE * fits.max()
+        return np.where(sure, gains * fits, 0.0) if self.any_complete() else gains * fits
 
     def _feasibility(self) -> Feasibility | None:
         """Where configurations are feasible; None while nothing failed."""
         if not self._known.by_state[TrialState.INFEASIBLE]:
             return None
         ended = self._known.newest(_LABELS)
-        labels = np.array([t.last.state is not TrialState.INFEASIBLE for t in ended], dtype=float)
-        return Feasibility(self._encoding.inputs(np.array([t.place for t in ended])), labels)
+        return Feasibility(self._encoding, np.array([t.place for t in ended]), [t.last for t in ended])
 
     def _limits(self, bases: Array) -> tuple[Array, Array]:
         """The ends of what is proposed: the searched range, and a step beyond the best where that is at an end."""
