@@ -12,7 +12,9 @@ from collections.abc import Callable
 import optuna
 from optuna.samplers import BaseSampler, TPESampler
 
-from orchestrator import StagedSampler
+from orchestrator import StagedSampler, compose, simulate
+from orchestrator.errors import InfeasibleTrialError
+from orchestrator.types import Configuration, Reason
 
 LIMIT = 18.5
 """Most that log2 of batch size, width and depth may sum to."""
@@ -39,17 +41,13 @@ def objective(trial: optuna.Trial) -> float:
     return FAILED if fails else loss(lr, batch_size, width, depth)
 
 
-SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
-    "staged": lambda seed: StagedSampler(epochs=1, seed=seed),
-    "staged, from a small start": lambda seed: StagedSampler(
-        epochs=1, seed=seed, start={"lr": 1e-3, "batch_size": 64, "width": 64, "depth": 2}
-    ),
-    "TPE with constraints": lambda seed: TPESampler(seed=seed),
-    "TPE with constraints, multivariate": lambda seed: TPESampler(seed=seed, multivariate=True),
-}
+SMALL = {"lr": 1e-3, "batch_size": 64, "width": 64, "depth": 2}
+"""A first configuration that surely fits; the learning rate is a decade off."""
+NAMES = {"lr": "optimizer.lr", "batch_size": "data.batch_size", "width": "model.width", "depth": "model.depth"}
+"""Hyperparameters here to those of the product."""
 
 
-def run(sampler: BaseSampler, trials: int) -> tuple[int, float]:
+def in_optuna(sampler: BaseSampler, trials: int) -> tuple[int, float]:
     """Wasted trials, and the best value."""
     study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=trials)
@@ -57,23 +55,56 @@ def run(sampler: BaseSampler, trials: int) -> tuple[int, float]:
     return trials - len(values), min(values, default=FAILED)
 
 
+def curve(configuration: Configuration, seed: int) -> list[float]:
+    """The same as a training of one epoch in the product, which knows what ran out of memory."""
+    at = {name: configuration[ours] for name, ours in NAMES.items()}
+    if math.log2(at["batch_size"]) + math.log2(at["width"]) + math.log2(at["depth"]) > LIMIT:
+        raise InfeasibleTrialError(Reason.OUT_OF_MEMORY, "too large")
+    return [loss(**at)]
+
+
+def in_a_sweep(seed: int, trials: int) -> tuple[int, float]:
+    """The same for a stage of the product, which begins at the small configuration."""
+    words = ["stage=joint", f"n_trials={trials}", f"seed={seed}", "trainer.epochs=1", "recipe.repeats=0"]
+    words += [f"stages.joint.varies=[{','.join(NAMES.values())}]", *(f"{NAMES[n]}={v}" for n, v in SMALL.items())]
+    for name, high in (("data.batch_size", 2**13), ("model.width", 2**13), ("model.depth", 12)):
+        low = 1 if name == "model.depth" else 2**4
+        words += [f"space.{name}.low={low}", f"space.{name}.high={high}", f"space.{name}.limits=[{low},{high}]"]
+    words += ["space.optimizer.lr.low=1e-5", "space.optimizer.lr.limits=[1e-5,1.0]"]
+    found = simulate(compose(words), curve)
+    values = [trial.value for trial in found.trials if trial.value is not None]
+    assert len(found.trials) == trials
+    return trials - len(values), min(values, default=FAILED)
+
+
+METHODS: dict[str, Callable[[int, int], tuple[int, float]]] = {
+    "StagedSampler": lambda seed, trials: in_optuna(StagedSampler(epochs=1, seed=seed), trials),
+    "StagedSampler, small start": lambda seed, trials: in_optuna(
+        StagedSampler(epochs=1, seed=seed, start=SMALL), trials
+    ),
+    "stage=joint, small start": in_a_sweep,
+    "TPE with constraints": lambda seed, trials: in_optuna(TPESampler(seed=seed), trials),
+}
+"""Seed and number of trials to wasted trials and best value."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--samplers", nargs="*", default=list(SAMPLERS), choices=list(SAMPLERS))
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     words = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     print(f"{words.trials} trials, {words.seeds} seeds; the optimum is {0.1 * (sum(BEST.values()) - LIMIT) ** 2 / 3:.3f}")
-    print(f"{'sampler':<36}{'wasted (each seed)':<44}{'mean':>6}{'best value':>12}{'worst':>8}{'s a trial':>11}")
-    for name in words.samplers:
+    print(f"{'method':<28}{'wasted (each seed)':<32}{'mean':>6}{'best value':>12}{'worst':>8}{'s a trial':>11}")
+    for name in words.methods:
         began = time.perf_counter()
-        found = [run(SAMPLERS[name](seed), words.trials) for seed in range(words.seeds)]
+        found = [METHODS[name](seed, words.trials) for seed in range(words.seeds)]
         seconds = (time.perf_counter() - began) / words.trials / words.seeds
         wasted, values = [waste for waste, _ in found], [value for _, value in found]
         each = " ".join(map(str, wasted))
         mean = statistics.mean(wasted)
-        print(f"{name:<36}{each:<44}{mean:>6.1f}{statistics.mean(values):>12.3f}{max(values):>8.3f}{seconds:>11.3f}")
+        print(f"{name:<28}{each:<32}{mean:>6.1f}{statistics.mean(values):>12.3f}{max(values):>8.3f}{seconds:>11.3f}")
 
 
 if __name__ == "__main__":

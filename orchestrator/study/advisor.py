@@ -33,10 +33,14 @@ _BASES = 3
 """New configurations lie around one of so many best ones by posterior mean (search.md, 3: "a few")."""
 _LABELS = 400
 """Trainings from which it is learnt where trials fail, the latest ones: our guess."""
-_SURE = 0.9
+_SURE = 0.95
 """Least probability of success of what is proposed, as a share of the greatest one there is: benchmarks/memory.py."""
 _REACH = 0.15
 """How far beyond the searched range proposals go when the best one lies at its end: our guess."""
+
+
+LIKELY = 0.9
+"""Least probability of success of what a stage opens with: benchmarks/memory.py."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +190,13 @@ class Advisor:
     def _believe(self, without: int | None = None) -> Belief | None:
         running = sorted(self._known.by_state[TrialState.RUNNING] - {without})
         return self._known.believe({root: self._target(root) for root in running})
+
+    def chances(self, configurations: Sequence[Configuration]) -> Array:
+        """How likely each is to give a value, by what has failed so far, shape (configurations,)."""
+        feasible = self._feasibility()
+        if feasible is None or not configurations:
+            return np.ones(len(configurations))
+        return feasible.probability(np.array([self._encoding.place(item) for item in configurations]))
 
     def any_complete(self) -> bool:
         """Whether any trial of the sweep was trained to its end."""
@@ -346,7 +357,8 @@ class Advisor:
         """Before anything is known: the stage's hyperparameters at random, the rest as in the base."""
         start = self._encoding.place(self._base)[None, :]
         places = self._encoding.snap(self._around(start, rng))
-        return _Options(places, np.zeros(len(places)))
+        feasible = self._feasibility()
+        return _Options(places, np.zeros(len(places)) if feasible is None else feasible.probability(places))
 
     def line(self, name: str, points: int) -> list[Configuration]:
         """``points`` values of one hyperparameter, evenly over its range, at the most promising configuration."""

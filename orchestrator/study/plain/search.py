@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 from orchestrator.config.schema import RecipeConfig, SamplerConfig
 from orchestrator.errors import ConfigError
 from orchestrator.seeds import derive_seed
-from orchestrator.study.advisor import Advisor, Focus, Proposal, sobol
+from orchestrator.study.advisor import LIKELY, Advisor, Focus, Proposal, sobol
 from orchestrator.study.plain.space import Distributions, check_names
 from orchestrator.study.plain.trials import PlainTrials, Plan, Visit
 from orchestrator.types import Configuration, Direction, TrialState
@@ -194,14 +194,20 @@ class PlainSearch:
             points, found = _LINE, self._line(own)
         else:
             return []
+        if len(own) >= points:
+            return []
         tried = [record.configuration for record in self.trials.records.values()]
-        return [item for item in found if item not in tried] if len(own) < points else []
+        untried = [item for item in found if item not in tried]
+        chances = self._advisor((1, 0)).chances(untried)
+        likely = [item for item, chance in zip(untried, chances, strict=True) if chance >= LIKELY]
+        return likely or sorted(untried, key=lambda item: -chances[untried.index(item)])[:1]
 
     def _points(self) -> tuple[int, list[Configuration]]:
         space = self.trials.space
         seed = derive_seed(self._settings.seed, "sobol")
         start = [] if self._settings.start is None else [space.base]
-        points = sobol(space.space, space.base, list(space.distributions), _SOBOL, seed)
+        # More than are tried: instead of those that would fail.
+        points = sobol(space.space, space.base, list(space.distributions), 4 * _SOBOL, seed)
         return len(start) + _SOBOL, [*start, *points]
 
     def _line(self, own: Sequence[int]) -> list[Configuration]:
