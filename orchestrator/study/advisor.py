@@ -19,7 +19,7 @@ from scipy.stats import norm, qmc
 from orchestrator.config.schema import SamplerConfig
 from orchestrator.seeds import derive_seed
 from orchestrator.study.encoding import Encoding
-from orchestrator.study.feasibility import Feasibility
+from orchestrator.study.feasibility import LIKELY, Feasibility
 from orchestrator.study.knowledge import Belief, Knowledge
 from orchestrator.study.pruners import next_rung, warming_up
 from orchestrator.study.records import TrialRecord
@@ -33,14 +33,8 @@ _BASES = 3
 """New configurations lie around one of so many best ones by posterior mean (search.md, 3: "a few")."""
 _LABELS = 400
 """Trainings from which it is learnt where trials fail, the latest ones: our guess."""
-_SURE = 0.95
-"""Least probability of success of what is proposed, as a share of the greatest one there is: benchmarks/memory.py."""
 _REACH = 0.15
 """How far beyond the searched range proposals go when the best one lies at its end: our guess."""
-
-
-LIKELY = 0.9
-"""Least probability of success of what a stage opens with: benchmarks/memory.py."""
 
 
 @dataclass(frozen=True)
@@ -191,8 +185,17 @@ class Advisor:
         running = sorted(self._known.by_state[TrialState.RUNNING] - {without})
         return self._known.believe({root: self._target(root) for root in running})
 
-    def chances(self, configurations: Sequence[Configuration]) -> Array:
-        """How likely each is to give a value, by what has failed so far, shape (configurations,)."""
+    def likeliest(self, configurations: Sequence[Configuration]) -> list[Configuration]:
+        """Those that will hardly fail, by what has failed so far; if there is none, that with the best chance."""
+        chances = self._chances(configurations)
+        found = [item for item, chance in zip(configurations, chances, strict=True) if chance >= LIKELY]
+        return found or [configurations[at] for at in np.argsort(-chances)[:1]]
+
+    def likely(self, configuration: Configuration) -> bool:
+        """Whether it will hardly fail, by what has failed so far."""
+        return bool(self._chances([configuration])[0] >= LIKELY)
+
+    def _chances(self, configurations: Sequence[Configuration]) -> Array:
         feasible = self._feasibility()
         if feasible is None or not configurations:
             return np.ones(len(configurations))
@@ -271,13 +274,7 @@ class Advisor:
     def _judged(self, belief: Belief, places: Array, feasible: Feasibility | None) -> _Options:
         places = self._encoding.snap(places)
         gains = _gains(belief, *belief.at_end(places))
-        return _Options(places, gains if feasible is None else self._risked(gains, feasible.probability(places)))
-
-    def _risked(self, gains: Array, fits: Array) -> Array:
-        """Gains as they are worth where trials may fail: once one was trained to its end, only what hardly fails
-        counts (a chance constraint, Gelbart et al. 2014); before, learning where trials fail is worth something."""
-        sure = fits >= _SURE * fits.max()
-        return np.where(sure, gains * fits, 0.0) if self.any_complete() else gains * fits
+        return _Options(places, gains if feasible is None else feasible.worth(gains, places, self.any_complete()))
 
     def _feasibility(self) -> Feasibility | None:
         """Where configurations are feasible; None while nothing failed."""

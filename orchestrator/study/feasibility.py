@@ -26,6 +26,11 @@ from orchestrator.types import Reason, TrialState
 
 SIZES = ("data.batch_size", "model.width", "model.depth")
 """More of these never takes less memory."""
+LIKELY = 0.9
+"""Least probability of success of what a stage opens with: benchmarks/memory.py."""
+_SURE = 0.95
+"""Least probability of success of what is proposed later, as a share of the greatest one there is:
+benchmarks/memory.py."""
 _RATHER = 0.5
 """Expected loss of margin over the range of a whole number (a size, mostly), and expected margin in the middle
 of all ranges, in standard deviations of a slope: our guess."""
@@ -73,6 +78,18 @@ class Feasibility:
         fits = np.ones(len(places)) if self._memory is None else self._memory.probability(inputs)
         return fits if self._rest is None else fits * self._rest.probability(inputs)
 
+    def worth(self, gains: Array, places: Array, sure: bool) -> Array:
+        """Gains as they are worth where trials may fail, shape (rows,).
+
+        Args:
+            gains: of trials that do not fail, shape (rows,).
+            places: shape (rows, hyperparameters).
+            sure: take only what hardly fails (a chance constraint, Gelbart et al. 2014); else learning where trials
+                fail is worth something too.
+        """
+        fits = self.probability(places)
+        return gains * fits * (fits >= _SURE * fits.max()) if sure else gains * fits
+
     def _inputs(self, places: Array) -> Array:
         """As the surrogate sees them, with every positive whole number on a log scale."""
         result = self._encoding.inputs(places)
@@ -103,7 +120,12 @@ class _Memory:
     """
 
     def __init__(
-        self, inputs: Array, fits: NDArray[np.bool_], matters: NDArray[np.bool_], sizes: NDArray[np.bool_], drift: Array
+        self,
+        inputs: Array,
+        fits: NDArray[np.bool_],
+        matters: NDArray[np.bool_],
+        sizes: NDArray[np.bool_],
+        drift: Array,
     ) -> None:
         self._matters = matters
         self._sizes = sizes[matters]
@@ -121,7 +143,8 @@ class _Memory:
     def _beyond(self, asked: Array, seen: Array, sign: float = 1.0) -> NDArray[np.bool_]:
         """Which rows are at least as large (``sign`` -1: at most) as one that was seen, the rest being equal."""
         far = sign * (asked[:, None, :] - seen[None, :, :])
-        return np.asarray(np.where(self._sizes, far > -1e-9, np.abs(far) < 1e-9).all(axis=2).any(axis=1))
+        beyond: NDArray[np.bool_] = np.where(self._sizes, far > -1e-9, np.abs(far) < 1e-9)
+        return np.asarray(np.any(np.all(beyond, axis=2), axis=1))
 
 
 class Boundary:
@@ -196,7 +219,10 @@ def _nearest(inputs: Array, feasible: NDArray[np.bool_]) -> NDArray[np.int64]:
     if not len(good) or not len(bad):
         return np.arange(len(inputs))[-_MOST:]
     far = cdist(inputs[good], inputs[bad], "sqeuclidean")
-    kept = [good[np.argsort(far.min(axis=1), kind="stable")[:_MOST]], bad[np.argsort(far.min(axis=0), kind="stable")[:_MOST]]]
+    kept = [
+        good[np.argsort(far.min(axis=1), kind="stable")[:_MOST]],
+        bad[np.argsort(far.min(axis=0), kind="stable")[:_MOST]],
+    ]
     return np.sort(np.concatenate(kept))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from orchestrator.study.advisor import LIKELY, Advisor, Proposal
+from orchestrator.study.advisor import Advisor, Proposal
 from orchestrator.study.pruners import Pruner, next_rung, warming_up
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.region import Region
@@ -133,7 +133,7 @@ class FreezeThaw:
         if index < len(self._opening):
             first = self._opening[index]
             affordable = not self._limits.opening_too or self._advisor.affords(first, left)
-            if affordable and self._advisor.chances([first])[0] >= LIKELY:
+            if affordable and self._advisor.likely(first):
                 return Proposal(first)
         return self._advisor.propose(number, left)
 

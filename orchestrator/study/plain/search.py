@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 from orchestrator.config.schema import RecipeConfig, SamplerConfig
 from orchestrator.errors import ConfigError
 from orchestrator.seeds import derive_seed
-from orchestrator.study.advisor import LIKELY, Advisor, Focus, Proposal, sobol
+from orchestrator.study.advisor import Advisor, Focus, Proposal, sobol
 from orchestrator.study.plain.space import Distributions, check_names
 from orchestrator.study.plain.trials import PlainTrials, Plan, Visit
 from orchestrator.types import Configuration, Direction, TrialState
@@ -197,10 +197,7 @@ class PlainSearch:
         if len(own) >= points:
             return []
         tried = [record.configuration for record in self.trials.records.values()]
-        untried = [item for item in found if item not in tried]
-        chances = self._advisor((1, 0)).chances(untried)
-        likely = [item for item, chance in zip(untried, chances, strict=True) if chance >= LIKELY]
-        return likely or sorted(untried, key=lambda item: -chances[untried.index(item)])[:1]
+        return self._advisor((1, 0)).likeliest([item for item in found if item not in tried])
 
     def _points(self) -> tuple[int, list[Configuration]]:
         space = self.trials.space
