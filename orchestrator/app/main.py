@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from types import FrameType
 
 from orchestrator.app.audit import audit
-from orchestrator.app.plan import describe_plan, stages_of
+from orchestrator.app.plan import describe_plan, stages_of, try_task
 from orchestrator.app.status import describe_status
 from orchestrator.app.train import train
 from orchestrator.app.ui import serve_ui
@@ -68,12 +68,14 @@ def _dispatch(config: RunConfig) -> int:
         print(logbook(read_view(plan), config.logbook))
     elif config.stage.name == "ui":
         serve_ui(config)
-    elif config.dry_run:
-        print(describe_plan(plan, stages, tracking_uri(config)))
-    elif config.stage.name == "train":
-        print(train(plan))
     else:
-        run_stages(plan, stages)
+        try_task(plan)
+        if config.dry_run:
+            print(describe_plan(plan, stages, tracking_uri(config)))
+        elif config.stage.name == "train":
+            print(train(plan))
+        else:
+            run_stages(plan, stages)
     return 0
 
 
