@@ -258,7 +258,7 @@ class LossWithoutSmoothing(Good):
 
 class LossFloat(Good):
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Any:
-        return float(nn.functional.cross_entropy(outputs, targets))
+        return nn.functional.cross_entropy(outputs, targets).item()
 
 
 class LossNone(Good):
