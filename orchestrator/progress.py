@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from orchestrator.files import storing
+
 LINE_EVERY_S = 10.0
 """Seconds between progress lines where the output is not a terminal."""
 REWRITE_EVERY_S = 0.2
@@ -71,11 +73,19 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+class _LogFile(logging.FileHandler):
+    """A log that a full disk silences: what needs the disk says so by itself."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Nothing; logging's own would print a traceback for each line."""
+
+
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
     """Meanwhile send what is said, and what only the log should hold, to the file ``path`` as well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger = logging.getLogger("orchestrator.files")
     logger.setLevel(logging.INFO)

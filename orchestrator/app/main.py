@@ -21,8 +21,8 @@ from orchestrator.config.entry import run_command, use_words
 from orchestrator.config.schema import RunConfig
 from orchestrator.ensemble.stage import describe as describe_ensemble
 from orchestrator.ensemble.stage import run_ensemble
-from orchestrator.errors import InterruptedSweepError, NoFeasibleTrialError, OrchestratorError
-from orchestrator.files import write_text
+from orchestrator.errors import InterruptedSweepError, NoFeasibleTrialError, OrchestratorError, StorageError
+from orchestrator.files import is_storage_trouble, storage_trouble, write_text
 from orchestrator.preflight.registry import overview
 from orchestrator.progress import Progress, log_to, table
 from orchestrator.report.html import mask
@@ -45,6 +45,11 @@ def main(words: list[str] | None = None) -> int:
     except OrchestratorError as error:
         print(f"orchestrator: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if not is_storage_trouble(error):
+            raise
+        print(f"orchestrator: {storage_trouble(error.filename or 'a file', error)}", file=sys.stderr)
+        return StorageError.exit_code
     except KeyboardInterrupt:
         print("orchestrator: interrupted", file=sys.stderr)
         return InterruptedSweepError.exit_code

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import ConfigError, OrchestratorError
+from orchestrator.errors import ConfigError, StorageError
 from orchestrator.files import write_json
 from orchestrator.types import Value
 
@@ -100,14 +100,21 @@ class Ledger:
         """The ledger at ``path``, or None if there is none.
 
         Raises:
-            OrchestratorError: the file is damaged.
+            StorageError: the file is damaged.
         """
         if not path.exists():
             return None
         try:
-            return cls(path, json.loads(path.read_text(encoding="utf-8")))
+            data = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise OrchestratorError(f"{path}: is damaged ({error}); restore it, or use another sweep.name") from None
+            raise _damaged(path, str(error)) from None
+        kinds = {"id": str, "created": str, "config": dict, "stages": dict}
+        if not isinstance(data, dict) or "test_read" not in data:
+            raise _damaged(path, "it is no ledger")
+        for key, wanted in kinds.items():
+            if not isinstance(data.get(key), wanted):
+                raise _damaged(path, f"{key} is missing")
+        return cls(path, data)
 
     @classmethod
     def open(cls, path: Path, config: Mapping[str, Any], begun: Callable[[], bool] = lambda: True) -> "Ledger":
@@ -167,6 +174,10 @@ class Ledger:
 
     def _write(self) -> None:
         write_json(self._path, self._data)
+
+
+def _damaged(path: Path, how: str) -> StorageError:
+    return StorageError(f"{path}: is damaged ({how}); restore it from a backup, or begin anew: sweep.name=NAME")
 
 
 def _now() -> str:
