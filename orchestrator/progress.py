@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from orchestrator.files import storing
+from orchestrator.masking import Masking, mask_addresses
 
 LINE_EVERY_S = 10.0
 """Seconds between progress lines where the output is not a terminal."""
@@ -26,8 +27,9 @@ class Progress:
         self._log = logging.getLogger("orchestrator.files")
 
     def say(self, text: str) -> None:
-        """A line (or several) that stays."""
+        """A line (or several) that stays, without the passwords in addresses."""
         self._clear()
+        text = mask_addresses(text)
         print(text, file=self._stream, flush=True)
         for line in text.splitlines():
             self._log.info(line)
@@ -44,7 +46,7 @@ class Progress:
         text = status if isinstance(status, str) else status()
         if self._live:
             self._clear()
-            self._stream.write(text[:200])
+            self._stream.write(mask_addresses(text)[:200])
             self._stream.flush()
             self._shown = True
         else:
@@ -86,6 +88,7 @@ def log_to(path: Path) -> Iterator[None]:
     with storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handler = _LogFile(path, encoding="utf-8")
+    handler.addFilter(Masking())
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger = logging.getLogger("orchestrator.files")
     logger.setLevel(logging.INFO)

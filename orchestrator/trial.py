@@ -13,6 +13,7 @@ import torch
 from orchestrator.config.hyperparameters import from_flat
 from orchestrator.config.schema import TaskConfig, TrainerConfig
 from orchestrator.errors import InfeasibleTrialError, StorageError
+from orchestrator.masking import mask_addresses
 from orchestrator.tasks.loading import load_once
 from orchestrator.training.loop import fit
 from orchestrator.types import End, EpochResult, Outcome, Reason, TrialSpec
@@ -66,4 +67,4 @@ def failure(error: Exception) -> Outcome:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)] or frames
     text = "".join(traceback.format_list(own))
-    return Outcome(End.FAILED, Reason.USER_ERROR, f"{type(error).__name__}: {error}\n{text}")
+    return Outcome(End.FAILED, Reason.USER_ERROR, mask_addresses(f"{type(error).__name__}: {error}\n{text}"))

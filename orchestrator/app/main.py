@@ -23,9 +23,9 @@ from orchestrator.ensemble.stage import describe as describe_ensemble
 from orchestrator.ensemble.stage import run_ensemble
 from orchestrator.errors import InterruptedSweepError, NoFeasibleTrialError, OrchestratorError, StorageError
 from orchestrator.files import is_storage_trouble, storage_trouble, write_text
+from orchestrator.masking import Masking, mask, mask_addresses, masked
 from orchestrator.preflight.registry import overview
 from orchestrator.progress import Progress, log_to, table
-from orchestrator.report.html import mask
 from orchestrator.report.logbook import logbook
 from orchestrator.report.page import write_report
 from orchestrator.report.view import read_view, view_of
@@ -35,15 +35,19 @@ from orchestrator.stages.sweep import Plan, Sweep, make_plan, open_sweep, retrai
 from orchestrator.study.storage import quiet_optuna
 from orchestrator.tracking.base import SWEEP
 
+_MASKING = Masking()
+
 
 def main(words: list[str] | None = None) -> int:
     """Run the command given by ``words`` (default: the process's arguments); returns the exit code."""
     use_words(words)
     quiet_optuna()
+    # The tracker logs here, addresses and all.
+    logging.getLogger("orchestrator").addFilter(_MASKING)
     try:
         return run_command(_dispatch)
     except OrchestratorError as error:
-        print(f"orchestrator: {error}", file=sys.stderr)
+        print(f"orchestrator: {mask_addresses(str(error))}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         if not is_storage_trouble(error):
@@ -76,7 +80,7 @@ def _dispatch(config: RunConfig) -> int:
     else:
         try_task(plan)
         if config.dry_run:
-            print(describe_plan(plan, stages, tracking_uri(config)))
+            print(mask_addresses(describe_plan(plan, stages, tracking_uri(config))))
         elif config.stage.name == "train":
             print(train(plan))
         else:
@@ -211,8 +215,8 @@ def _conclude(sweep: Sweep) -> None:
 def _note_command(sweep: Sweep) -> None:
     """Keep each command's words and composed configuration."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-    words = f"# {shlex.join(sys.argv)}\n"
-    write_text(sweep.folder / "commands" / f"{stamp}.yaml", words + to_yaml(to_plain(sweep.config)))
+    words = f"# {mask(shlex.join(sys.argv))}\n"
+    write_text(sweep.folder / "commands" / f"{stamp}.yaml", words + to_yaml(masked(to_plain(sweep.config))))
 
 
 @contextmanager

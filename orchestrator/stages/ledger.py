@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.errors import ConfigError, StorageError
 from orchestrator.files import write_json
+from orchestrator.masking import masked
 from orchestrator.types import Value
 
 FREE = (
@@ -164,7 +165,7 @@ class Ledger:
 
     def finish(self, stage: str, result: Any, text: str) -> None:
         """Note the end of ``stage``: its result (a dataclass) and the same in words."""
-        self._data["stages"][stage] = {"finished": _now(), **asdict(result), "text": text}
+        self._data["stages"][stage] = masked({"finished": _now(), **asdict(result), "text": text})
         self._write()
 
     def note_test_read(self) -> None:
@@ -185,7 +186,8 @@ def _now() -> str:
 
 
 def _fixed(config: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in config.items() if key not in FREE}
+    # Masked: a changed password is no change of a sweep.
+    kept = masked({key: value for key, value in config.items() if key not in FREE})
     kept["trainer"] = {key: value for key, value in kept["trainer"].items() if key not in FREE_TRAINER}
     kept["cpus_per_trial"] = config["runner"]["cpus_per_trial"]
     if config["deterministic"]:

@@ -14,6 +14,7 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.config.space import SpaceConfig
 from orchestrator.errors import ConfigError, StorageError
 from orchestrator.files import append_line, exclusive_lock, write_text
+from orchestrator.masking import mask, masked
 from orchestrator.progress import Progress
 from orchestrator.stages.checkpoints import CheckpointStore
 from orchestrator.stages.ledger import Ledger
@@ -198,7 +199,7 @@ class Sweep:
         """Tell the tracker how a trial ended."""
         tags = {"state": record.state.value, "reason": record.reason or ""}
         if record.detail:
-            tags["detail"] = record.detail[:5000]
+            tags["detail"] = mask(record.detail)[:5000]
         metrics = {"epochs": float(record.epochs_run), "duration_s": record.seconds}
         if record.value is not None:
             metrics["best"] = record.value
@@ -224,7 +225,7 @@ class Sweep:
         """Use ``tracker``, and send it all that is known: it skips what it has."""
         self.tracker = tracker
         tracker.begin(SWEEP, None, self.name, self.base, {"kind": "sweep", **tags})
-        tracker.artifact(SWEEP, "config.yaml", to_yaml(to_plain(self.config)))
+        tracker.artifact(SWEEP, "config.yaml", to_yaml(masked(to_plain(self.config))))
         stages = dict.fromkeys([*self.ledger.finished, *(record.stage for record in self.study.records)])
         for stage in stages:
             tracker.begin(stage_key(stage), SWEEP, stage, {}, {"kind": "stage", "stage": stage})
