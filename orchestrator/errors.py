@@ -8,6 +8,7 @@
     ├── PreflightError           3   the data or the training code is broken
     ├── NoFeasibleTrialError     4   a stage ended without a single usable trial
     ├── UserCodeError            1   the user's own code raised
+    ├── StorageError             1   a file of the sweep cannot be written, or is damaged
     └── InterruptedSweepError  130   Ctrl-C: the sweep stopped in good order and can go on
     InfeasibleTrialError                  not an error of a command: a trial that cannot give a value
 """
@@ -45,6 +46,10 @@ class NoFeasibleTrialError(OrchestratorError):
 
 class UserCodeError(OrchestratorError):
     """The user's task raised where the sweep cannot go on without it."""
+
+
+class StorageError(OrchestratorError):
+    """A file of the sweep cannot be written, or is damaged; says which, and what to do."""
 
 
 class InterruptedSweepError(OrchestratorError):

@@ -1,5 +1,6 @@
 """Files that survive a kill at any moment, and the data folders that ship with the package."""
 
+import errno
 import fcntl
 import json
 import os
@@ -7,9 +8,15 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from orchestrator.errors import ConfigError, SweepLockedError
+from orchestrator.errors import ConfigError, StorageError, SweepLockedError
+
+_TROUBLE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOLCK, errno.ESTALE),
+)
+"""What the operating system says when a place cannot be written to."""
 
 
 def data_folder(name: str) -> Path:
@@ -31,18 +38,87 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; on success it durably takes the place of ``path`` in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def storing(path: Path) -> Iterator[None]:
+    """Writing to ``path``.
+
+    Raises:
+        StorageError: the disk is full, the folder read-only, and so on.
+    """
     try:
-        yield aside
-        with aside.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(aside, path)
-        sync_folder(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if not is_storage_trouble(error):
+            raise
+        raise StorageError(storage_trouble(path, error)) from None
+
+
+def is_storage_trouble(error: OSError) -> bool:
+    """Whether it says that a place cannot be written to: the disk is full, the folder read-only, and so on."""
+    return error.errno in _TROUBLE
+
+
+def storage_trouble(path: Path | str, error: OSError) -> str:
+    """The same in one line, with what to do."""
+    return (
+        f"{path}: cannot be written: {error.strerror}; make room or mend it, and run the same command again: it goes "
+        "on from here"
+    )
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; on success it durably takes the place of ``path`` in one step.
+
+    Raises:
+        StorageError: it cannot be written; the old file stands.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield aside
+            with aside.open("rb") as written:
+                os.fsync(written.fileno())
+            os.replace(aside, path)
+            sync_folder(path.parent)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def append_line(path: Path, text: str) -> None:
+    """Append ``text`` as a line, durably. Half a line at the end, of a write that was cut short, goes first.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
+        with path.open("ab+") as handle:
+            cut_half_line(handle)
+            handle.write(text.encode() + b"\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+        if new:
+            sync_folder(path.parent)
+
+
+def cut_half_line(handle: IO[bytes]) -> int:
+    """Cut off what follows the last line break of a file opened for reading and writing; returns how many bytes."""
+    end = handle.seek(0, os.SEEK_END)
+    whole, block = end, b""
+    while whole and b"\n" not in block:
+        start = max(0, whole - 65536)
+        handle.seek(start)
+        block = handle.read(whole - start)
+        whole = start
+    whole += block.rfind(b"\n") + 1
+    if whole < end:
+        handle.truncate(whole)
+        handle.flush()
+        os.fsync(handle.fileno())
+    handle.seek(0, os.SEEK_END)
+    return end - whole
 
 
 def write_text(path: Path, text: str) -> None:
@@ -62,9 +138,9 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 
     Raises:
         SweepLockedError: another live process holds it; its host and process are named.
+        ConfigError: there can be no file: the place is read-only, no folder, full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as handle:
+    with _lock_file(path) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -78,3 +154,15 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         handle.flush()
         yield
+
+
+def _lock_file(path: Path) -> IO[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+", encoding="utf-8")
+    except OSError as error:
+        if error.errno not in (*_TROUBLE, errno.EEXIST):
+            raise
+        raise ConfigError(
+            f"{path.parent}: cannot be written: {error.strerror}; give a folder that can be: sweep.dir=FOLDER"
+        ) from None

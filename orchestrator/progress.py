@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from orchestrator.files import storing
+from orchestrator.masking import Masking, mask_addresses
+
 LINE_EVERY_S = 10.0
 """Seconds between progress lines where the output is not a terminal."""
 REWRITE_EVERY_S = 0.2
@@ -24,8 +27,9 @@ class Progress:
         self._log = logging.getLogger("orchestrator.files")
 
     def say(self, text: str) -> None:
-        """A line (or several) that stays."""
+        """A line (or several) that stays, without the passwords in addresses."""
         self._clear()
+        text = mask_addresses(text)
         print(text, file=self._stream, flush=True)
         for line in text.splitlines():
             self._log.info(line)
@@ -42,7 +46,7 @@ class Progress:
         text = status if isinstance(status, str) else status()
         if self._live:
             self._clear()
-            self._stream.write(text[:200])
+            self._stream.write(mask_addresses(text)[:200])
             self._stream.flush()
             self._shown = True
         else:
@@ -71,11 +75,20 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+class _LogFile(logging.FileHandler):
+    """A log that a full disk silences: what needs the disk says so by itself."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Nothing; logging's own would print a traceback for each line."""
+
+
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
     """Meanwhile send what is said, and what only the log should hold, to the file ``path`` as well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = _LogFile(path, encoding="utf-8")
+    handler.addFilter(Masking())
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger = logging.getLogger("orchestrator.files")
     logger.setLevel(logging.INFO)

@@ -12,7 +12,8 @@ import torch
 
 from orchestrator.config.hyperparameters import from_flat
 from orchestrator.config.schema import TaskConfig, TrainerConfig
-from orchestrator.errors import InfeasibleTrialError
+from orchestrator.errors import InfeasibleTrialError, StorageError
+from orchestrator.masking import mask_addresses
 from orchestrator.tasks.loading import load_once
 from orchestrator.training.loop import fit
 from orchestrator.types import End, EpochResult, Outcome, Reason, TrialSpec
@@ -60,7 +61,10 @@ def failure(error: Exception) -> Outcome:
     """What ended a trial, for the study: the reason, one line, and the traceback from the user's frames on."""
     if isinstance(error, InfeasibleTrialError):
         return Outcome(End.FAILED, error.reason, error.detail)
+    if isinstance(error, StorageError):
+        # Nothing is known of the configuration: the trial is neither infeasible nor ended.
+        return Outcome(End.PAUSED, Reason.STORAGE, str(error))
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)] or frames
     text = "".join(traceback.format_list(own))
-    return Outcome(End.FAILED, Reason.USER_ERROR, f"{type(error).__name__}: {error}\n{text}")
+    return Outcome(End.FAILED, Reason.USER_ERROR, mask_addresses(f"{type(error).__name__}: {error}\n{text}"))

@@ -62,6 +62,8 @@ class Reason(StrEnum):
     WORKER_DIED = "worker_died"
     RUNG = "rung"
     TIMEOUT = "timeout"
+    STORAGE = "storage"
+    """Not the trial's fault: its checkpoint cannot be written or read. It stays as it was."""
 
 
 class Decision(StrEnum):

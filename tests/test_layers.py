@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1] / "orchestrator"
 LAYERS = [
     ["types"],
     ["errors"],
-    ["files", "seeds", "importing", "progress"],
+    ["files", "seeds", "importing", "masking", "progress"],
     ["config"],
     ["tracking", "tasks"],
     ["training"],

@@ -100,7 +100,7 @@ def test_other_errors_are_the_users_with_the_users_frames(tmp_path: Path, monkey
 
 def test_an_error_of_ours_keeps_its_frames() -> None:
     try:
-        checkpoint.load(Path("/nonexistent"))
+        checkpoint.save(Path("/nonexistent"), None)
     except Exception as error:
         trimmed = error
     trimmed.__traceback__ = trimmed.__traceback__.tb_next  # type: ignore[union-attr]

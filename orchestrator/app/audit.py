@@ -79,8 +79,8 @@ class SurrogateCurves:
         self._feasible: Feasibility | None = None
         if known.by_state[TrialState.INFEASIBLE]:
             tried = known.newest(len(known.trainings))[-1000:]
-            labels = np.array([t.last.state is not TrialState.INFEASIBLE for t in tried], dtype=float)
-            self._feasible = Feasibility(self._encoding.inputs(np.array([t.place for t in tried])), labels)
+            places = np.array([training.place for training in tried])
+            self._feasible = Feasibility(self._encoding, places, [training.last for training in tried])
 
     def __call__(self, configuration: Configuration, seed: int) -> list[float]:
         """The objective after each epoch of a training with ``seed``.
@@ -88,11 +88,11 @@ class SurrogateCurves:
         Raises:
             InfeasibleTrialError: such configurations failed in the sweep.
         """
-        inputs = self._encoding.inputs(self._encoding.place(configuration)[None, :])
-        if self._feasible is not None and self._feasible.probability(inputs)[0] < _LIKELY:
+        place = self._encoding.place(configuration)[None, :]
+        if self._feasible is not None and self._feasible.probability(place)[0] < _LIKELY:
             raise InfeasibleTrialError(Reason.DIVERGED, "like those that failed in the sweep")
         offset = np.random.default_rng(seed).normal() * self._belief.surrogate.seed_noise
-        return self._curve(inputs, float(offset))
+        return self._curve(self._encoding.inputs(place), float(offset))
 
     def value(self, configuration: Configuration) -> float:
         """The objective at the end of the budget, without seed noise."""

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from types import FrameType
 
 from orchestrator.app.audit import audit
-from orchestrator.app.plan import describe_plan, stages_of
+from orchestrator.app.plan import describe_plan, stages_of, try_task
 from orchestrator.app.status import describe_status
 from orchestrator.app.train import train
 from orchestrator.app.ui import serve_ui
@@ -21,11 +21,11 @@ from orchestrator.config.entry import run_command, use_words
 from orchestrator.config.schema import RunConfig
 from orchestrator.ensemble.stage import describe as describe_ensemble
 from orchestrator.ensemble.stage import run_ensemble
-from orchestrator.errors import InterruptedSweepError, NoFeasibleTrialError, OrchestratorError
-from orchestrator.files import write_text
+from orchestrator.errors import InterruptedSweepError, NoFeasibleTrialError, OrchestratorError, StorageError
+from orchestrator.files import is_storage_trouble, storage_trouble, write_text
+from orchestrator.masking import Masking, mask, mask_addresses, masked
 from orchestrator.preflight.registry import overview
 from orchestrator.progress import Progress, log_to, table
-from orchestrator.report.html import mask
 from orchestrator.report.logbook import logbook
 from orchestrator.report.page import write_report
 from orchestrator.report.view import read_view, view_of
@@ -35,16 +35,25 @@ from orchestrator.stages.sweep import Plan, Sweep, make_plan, open_sweep, retrai
 from orchestrator.study.storage import quiet_optuna
 from orchestrator.tracking.base import SWEEP
 
+_MASKING = Masking()
+
 
 def main(words: list[str] | None = None) -> int:
     """Run the command given by ``words`` (default: the process's arguments); returns the exit code."""
     use_words(words)
     quiet_optuna()
+    # The tracker logs here, addresses and all.
+    logging.getLogger("orchestrator").addFilter(_MASKING)
     try:
         return run_command(_dispatch)
     except OrchestratorError as error:
-        print(f"orchestrator: {error}", file=sys.stderr)
+        print(f"orchestrator: {mask_addresses(str(error))}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if not is_storage_trouble(error):
+            raise
+        print(f"orchestrator: {storage_trouble(error.filename or 'a file', error)}", file=sys.stderr)
+        return StorageError.exit_code
     except KeyboardInterrupt:
         print("orchestrator: interrupted", file=sys.stderr)
         return InterruptedSweepError.exit_code
@@ -68,12 +77,14 @@ def _dispatch(config: RunConfig) -> int:
         print(logbook(read_view(plan), config.logbook))
     elif config.stage.name == "ui":
         serve_ui(config)
-    elif config.dry_run:
-        print(describe_plan(plan, stages, tracking_uri(config)))
-    elif config.stage.name == "train":
-        print(train(plan))
     else:
-        run_stages(plan, stages)
+        try_task(plan)
+        if config.dry_run:
+            print(mask_addresses(describe_plan(plan, stages, tracking_uri(config))))
+        elif config.stage.name == "train":
+            print(train(plan))
+        else:
+            run_stages(plan, stages)
     return 0
 
 
@@ -204,8 +215,8 @@ def _conclude(sweep: Sweep) -> None:
 def _note_command(sweep: Sweep) -> None:
     """Keep each command's words and composed configuration."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-    words = f"# {shlex.join(sys.argv)}\n"
-    write_text(sweep.folder / "commands" / f"{stamp}.yaml", words + to_yaml(to_plain(sweep.config)))
+    words = f"# {mask(shlex.join(sys.argv))}\n"
+    write_text(sweep.folder / "commands" / f"{stamp}.yaml", words + to_yaml(masked(to_plain(sweep.config))))
 
 
 @contextmanager

@@ -8,11 +8,23 @@ from orchestrator.stages.visits import Visit, make_visits, varied
 from orchestrator.study.pruners import rungs_of
 from orchestrator.tasks.loading import load_once
 from orchestrator.training.data import size, steps_per_epoch
+from orchestrator.training.probe import check_task
 
 
 def stages_of(config: RunConfig) -> list[str]:
     """The stages that the command runs."""
     return list(config.recipe.order) if config.stage.name == "all" else [config.stage.name]
+
+
+def try_task(plan: Plan) -> None:
+    """One small batch through the task with the first configuration, before anything is made.
+
+    Raises:
+        ConfigError: a method of the task gives what it should not.
+        UserCodeError: a method of the task raises.
+    """
+    config = plan.config
+    check_task(plan.task, lambda: load_once(config.task)[1], config.hyperparameters, config.trainer)
 
 
 def describe_plan(plan: Plan, stages: list[str], tracking: str) -> str:

@@ -61,14 +61,28 @@ def run_command(command: Command) -> int:
     except YAMLError as error:
         raise ConfigError(" ".join(str(error).split())) from None
     except ValueError as error:
-        # Hydra's complaint about GROUP=null or a word without a key; it does not say which word.
+        # Hydra's complaint about GROUP=null, a word without a key, or a file; it does not say which.
         words = [word for word in sys.argv[1:] if re.fullmatch(r"=.*|[\w/@]+=(null|~)?", word)]
+        if not words:
+            raise ConfigError(f"{_unreadable_file()}cannot be read as settings, KEY: VALUE ({error})") from None
         raise ConfigError(f"{' '.join(words)}: a group takes the name of an option ({error})") from None
     finally:
         GlobalHydra.instance().clear()
     if errors:
         raise errors[0]
     return max(codes)
+
+
+def _unreadable_file() -> str:
+    """The user's YAML file that is none, and ": "; empty if all are."""
+    folder = get_args_parser().parse_args(sys.argv[1:]).config_dir
+    for path in sorted(Path(folder).rglob("*.yaml")) if folder else []:
+        try:
+            if not isinstance(OmegaConf.load(path), DictConfig):
+                return f"{path}: "
+        except (ValueError, OSError, YAMLError):
+            return f"{path}: "
+    return ""
 
 
 def compose(words: Sequence[str] = ()) -> RunConfig:

@@ -4,9 +4,10 @@ Each field's docstring says what it is and its unit; ``python run.py --help`` an
 take the known names from here.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import field, fields
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
@@ -83,7 +84,7 @@ class SweepConfig:
 
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,+-]*$")
     """Name of the sweep and of its folder; null: task name and seed."""
-    dir: str = "sweeps"
+    dir: str = Field(default="sweeps", min_length=1)
     """Folder that holds all sweeps, relative to where the command runs."""
 
 
@@ -132,7 +133,9 @@ class RecipeConfig:
 
     order: tuple[str, ...] = Field(min_length=1)
     """Stages that ``stage=all`` runs, first to last."""
-    budget: Mapping[Literal["high", "medium", "low"], float] = Field(default_factory=lambda: dict(_BUDGET))
+    budget: Mapping[Literal["high", "medium", "low"], Annotated[float, Field(ge=0)]] = Field(
+        default_factory=lambda: dict(_BUDGET)
+    )
     """Full trainings of a search stage, by its impact."""
     first_pass: float = Field(default=1.2, ge=0)
     """``stage=all`` with the staged sampler walks the stages in passes of growing length, so that there is a
@@ -364,9 +367,13 @@ class RunConfig:
             raise ValueError(f"stage={self.stage.name} is unknown; known: {', '.join(known)}")
         if self.deterministic and self.runner.name != "local" and self.runner.workers is None:
             raise ValueError("deterministic=true needs runner.workers=N: the trials depend on the size of a round")
+        for name in self.stages:
+            if name in VERBS or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+                raise ValueError(f"stages.{name}: a stage is named by letters, digits and . _ -, and is no verb")
         for name in self.recipe.order:
-            if name not in self.stages:
-                raise ValueError(f"recipe.order names {name}; known stages: {', '.join(self.stages)}")
+            if name not in self.stages or self.recipe.order.count(name) > 1:
+                twice = " twice" if name in self.stages else ""
+                raise ValueError(f"recipe.order names {name}{twice}; known stages: {', '.join(self.stages)}")
         if self.pruner.rungs and self.pruner.rungs[-1] > self.trainer.epochs:
             raise ValueError(
                 f"pruner.rungs={list(self.pruner.rungs)} has a rung beyond the budget trainer.epochs="

@@ -47,6 +47,8 @@ class RangeConfig:
             if not self.choices:
                 raise ValueError("a choice needs choices: [a, b, ...]")
             return self
+        if self.choices is not None:
+            raise ValueError(f"choices belong to type=choice, not to {self.type}")
         if self.low is None or self.high is None:
             raise ValueError("needs low and high")
         if not self.low < self.high:

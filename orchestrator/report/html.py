@@ -1,27 +1,9 @@
 """Pieces of HTML. Whatever comes from outside passes :func:`text`, which escapes it and masks secrets."""
 
 import html
-import re
 from collections.abc import Sequence
 
-_SECRETS = (
-    # scheme://user:password@host and scheme://token@host
-    (re.compile(r"(\b[a-zA-Z][\w+.-]*://)[^\s/@]+@"), r"\1***@"),
-    # password=..., api_key: ..., also in an address's query or a command line
-    (
-        re.compile(
-            r"(?i)\b([\w.-]*(?:password|passwd|secret|token|api_?key|credential)[\w.-]*\s*[=:]\s*)[^\s&,;'\"}]+"
-        ),
-        r"\1***",
-    ),
-)
-
-
-def mask(value: str) -> str:
-    """``value`` without passwords and tokens in addresses and settings."""
-    for pattern, masked in _SECRETS:
-        value = pattern.sub(masked, value)
-    return value
+from orchestrator.masking import mask
 
 
 def text(value: object) -> str:

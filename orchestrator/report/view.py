@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator.config.compose import from_plain, to_plain
 from orchestrator.config.schema import RunConfig
 from orchestrator.errors import NoFeasibleTrialError
+from orchestrator.masking import masked
 from orchestrator.stages.ledger import Ledger
 from orchestrator.stages.sweep import LEDGER_FILE, METRICS_FILE, STUDY_FILE, Plan, Sweep, make_plan
 from orchestrator.stages.visits import stage_of, varied
@@ -204,5 +205,6 @@ def read_view(plan: Plan) -> SweepView:
 def _as_begun(plan: Plan, begun: Mapping[str, Any]) -> Plan:
     values = to_plain(replace(plan.config, sweep=replace(plan.config.sweep, name=plan.name)))
     trainer = {**values["trainer"], **begun["trainer"]}
-    kept = {key: value for key, value in begun.items() if key in values}
+    # The ledger holds no passwords: those of the command stand.
+    kept = {key: value for key, value in begun.items() if key in values and value != masked(values[key])}
     return make_plan(from_plain({**values, **kept, "trainer": trainer}))

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import ConfigError, OrchestratorError
+from orchestrator.errors import ConfigError, StorageError
 from orchestrator.files import write_json
+from orchestrator.masking import masked
 from orchestrator.types import Value
 
 FREE = (
@@ -100,14 +101,21 @@ class Ledger:
         """The ledger at ``path``, or None if there is none.
 
         Raises:
-            OrchestratorError: the file is damaged.
+            StorageError: the file is damaged.
         """
         if not path.exists():
             return None
         try:
-            return cls(path, json.loads(path.read_text(encoding="utf-8")))
+            data = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise OrchestratorError(f"{path}: is damaged ({error}); restore it, or use another sweep.name") from None
+            raise _damaged(path, str(error)) from None
+        kinds = {"id": str, "created": str, "config": dict, "stages": dict}
+        if not isinstance(data, dict) or "test_read" not in data:
+            raise _damaged(path, "it is no ledger")
+        for key, wanted in kinds.items():
+            if not isinstance(data.get(key), wanted):
+                raise _damaged(path, f"{key} is missing")
+        return cls(path, data)
 
     @classmethod
     def open(cls, path: Path, config: Mapping[str, Any], begun: Callable[[], bool] = lambda: True) -> "Ledger":
@@ -157,7 +165,7 @@ class Ledger:
 
     def finish(self, stage: str, result: Any, text: str) -> None:
         """Note the end of ``stage``: its result (a dataclass) and the same in words."""
-        self._data["stages"][stage] = {"finished": _now(), **asdict(result), "text": text}
+        self._data["stages"][stage] = masked({"finished": _now(), **asdict(result), "text": text})
         self._write()
 
     def note_test_read(self) -> None:
@@ -169,12 +177,17 @@ class Ledger:
         write_json(self._path, self._data)
 
 
+def _damaged(path: Path, how: str) -> StorageError:
+    return StorageError(f"{path}: is damaged ({how}); restore it from a backup, or begin anew: sweep.name=NAME")
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _fixed(config: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in config.items() if key not in FREE}
+    # Masked: a changed password is no change of a sweep.
+    kept = masked({key: value for key, value in config.items() if key not in FREE})
     kept["trainer"] = {key: value for key, value in kept["trainer"].items() if key not in FREE_TRAINER}
     kept["cpus_per_trial"] = config["runner"]["cpus_per_trial"]
     if config["deterministic"]:

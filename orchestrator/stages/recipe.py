@@ -6,12 +6,13 @@ goes on to the next one while the others end theirs.
 
 from collections.abc import Callable, Sequence
 
+from orchestrator.errors import StorageError
 from orchestrator.stages.ledger import Verdict
 from orchestrator.stages.search import SearchStage
 from orchestrator.stages.sweep import Sweep
 from orchestrator.stages.verdict import describe, judge
 from orchestrator.stages.visits import make_visits, varied
-from orchestrator.types import Decision, EpochResult, Outcome, TrialSpec
+from orchestrator.types import Decision, EpochResult, Outcome, Reason, TrialSpec
 
 
 class StageSequence:
@@ -53,7 +54,13 @@ class StageSequence:
         return Decision.PAUSE if paused else decision
 
     def tell(self, number: int, outcome: Outcome) -> None:
-        """See :class:`~orchestrator.runners.base.Controller`."""
+        """See :class:`~orchestrator.runners.base.Controller`.
+
+        Raises:
+            StorageError: the trial's files cannot be written or read; it stays as it was.
+        """
+        if outcome.reason is Reason.STORAGE:
+            raise StorageError(f"trial {number}: {outcome.detail}")
         stage = self._stage_of(number)
         stage.tell(number, outcome)
         for other in self._active:

@@ -1,6 +1,7 @@
 """A sweep as its stages see it: settings, study, ledger, checkpoints, tracker, progress."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,8 +12,9 @@ from orchestrator.config.errors import suggest
 from orchestrator.config.hyperparameters import from_flat, nested
 from orchestrator.config.schema import RunConfig
 from orchestrator.config.space import SpaceConfig
-from orchestrator.errors import ConfigError
-from orchestrator.files import exclusive_lock, write_text
+from orchestrator.errors import ConfigError, StorageError
+from orchestrator.files import append_line, exclusive_lock, write_text
+from orchestrator.masking import mask, masked
 from orchestrator.progress import Progress
 from orchestrator.stages.checkpoints import CheckpointStore
 from orchestrator.stages.ledger import Ledger
@@ -21,13 +23,15 @@ from orchestrator.study.pruners import make_pruner
 from orchestrator.study.records import TrialRecord, incumbent
 from orchestrator.study.samplers import check_sampler
 from orchestrator.study.space import SearchSpace, build_space
-from orchestrator.study.storage import Storage, has_trials, memory_storage, open_journal
+from orchestrator.study.storage import Storage, count_trials, has_trials, memory_storage, open_journal
 from orchestrator.study.study import SweepStudy
 from orchestrator.tasks.base import Task
 from orchestrator.tasks.loading import load_task, model_defaults
 from orchestrator.tracking.base import SWEEP, Tracker, stage_key, trial_key
 from orchestrator.tracking.memory import NullTracker
 from orchestrator.types import Configuration, EpochResult, TrialState, Value
+
+log = logging.getLogger("orchestrator.files")
 
 STUDY_FILE = "study.journal"
 LEDGER_FILE = "ledger.json"
@@ -159,20 +163,26 @@ class Sweep:
     def add_metrics(self, number: int, result: EpochResult) -> None:
         """Append an epoch's metrics to the trial's logbook file."""
         path = self.checkpoints.folder(number) / METRICS_FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"epoch": result.epoch, **result.metrics})
-        with path.open("a", encoding="utf-8") as handle:
-            handle.write(line + "\n")
+        append_line(path, json.dumps({"epoch": result.epoch, **result.metrics}))
 
     def metrics(self, number: int) -> Iterator[tuple[int, Mapping[str, float]]]:
-        """Epoch and metrics of a trial as written by :meth:`add_metrics`; a half line ends it."""
+        """Epoch and metrics of a trial as written by :meth:`add_metrics`.
+
+        Half a line at the end is not there yet; a damaged one is left out, and the log says so: the objective of
+        every epoch is in the study, and the other metrics decide nothing.
+        """
         path = self.checkpoints.folder(number) / METRICS_FILE
         if not path.exists():
             return
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):
+        content = path.read_bytes()
+        for at, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
+            try:
                 values = json.loads(line)
-                yield values.pop("epoch"), values
+                epoch = values.pop("epoch")
+            except (ValueError, KeyError, AttributeError, TypeError):
+                log.warning("%s: line %d is damaged and left out", path, at)
+                continue
+            yield epoch, values
 
     def has_metrics(self, number: int, epoch: int) -> bool:
         """Whether the trial's logbook file has that epoch."""
@@ -189,7 +199,7 @@ class Sweep:
         """Tell the tracker how a trial ended."""
         tags = {"state": record.state.value, "reason": record.reason or ""}
         if record.detail:
-            tags["detail"] = record.detail[:5000]
+            tags["detail"] = mask(record.detail)[:5000]
         metrics = {"epochs": float(record.epochs_run), "duration_s": record.seconds}
         if record.value is not None:
             metrics["best"] = record.value
@@ -215,7 +225,7 @@ class Sweep:
         """Use ``tracker``, and send it all that is known: it skips what it has."""
         self.tracker = tracker
         tracker.begin(SWEEP, None, self.name, self.base, {"kind": "sweep", **tags})
-        tracker.artifact(SWEEP, "config.yaml", to_yaml(to_plain(self.config)))
+        tracker.artifact(SWEEP, "config.yaml", to_yaml(masked(to_plain(self.config))))
         stages = dict.fromkeys([*self.ledger.finished, *(record.stage for record in self.study.records)])
         for stage in stages:
             tracker.begin(stage_key(stage), SWEEP, stage, {}, {"kind": "stage", "stage": stage})
@@ -277,13 +287,32 @@ def open_sweep(plan: Plan, progress: Progress) -> Iterator[Sweep]:
     Raises:
         SweepLockedError: another process holds it.
         ConfigError: it has trials that were begun with other settings.
+        StorageError: its files are damaged, or lack what others know of.
     """
     with exclusive_lock(plan.folder / "lock"):
         journal = plan.folder / STUDY_FILE
         before = Ledger.read(plan.folder / LEDGER_FILE)
+        if before is None and has_trials(journal):
+            raise _lost(plan, f"{LEDGER_FILE} is gone, and {STUDY_FILE} has trials")
         ledger = Ledger.open(plan.folder / LEDGER_FILE, to_plain(plan.config), lambda: has_trials(journal))
         if before is not None and before.sweep_id != ledger.sweep_id:
             # Without a trial, and of settings that have changed since.
             journal.unlink(missing_ok=True)
         storage = open_journal(journal, writable=True)
+        _refuse_lost_trials(plan, ledger, count_trials(storage))
         yield Sweep(plan, storage, ledger, progress)
+
+
+def _refuse_lost_trials(plan: Plan, ledger: Ledger, count: int) -> None:
+    """Refuse a study that holds fewer trials than others know of: going on would begin them anew."""
+    named = (result.get("best_trial") for result in ledger.finished.values())
+    folders = (path.name for path in (plan.folder / "trials").glob("[0-9]*"))
+    known = [number for number in named if number is not None] + [int(name) for name in folders if name.isdigit()]
+    if known and max(known) >= count:
+        raise _lost(plan, f"{STUDY_FILE} ends before trial {max(known)}, which others know of")
+
+
+def _lost(plan: Plan, how: str) -> StorageError:
+    return StorageError(
+        f"{plan.folder}: {how}; restore the file from a backup, or begin anew: sweep.name=NAME, or remove the folder"
+    )

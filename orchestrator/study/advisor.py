@@ -19,7 +19,7 @@ from scipy.stats import norm, qmc
 from orchestrator.config.schema import SamplerConfig
 from orchestrator.seeds import derive_seed
 from orchestrator.study.encoding import Encoding
-from orchestrator.study.feasibility import Feasibility
+from orchestrator.study.feasibility import LIKELY, Feasibility
 from orchestrator.study.knowledge import Belief, Knowledge
 from orchestrator.study.pruners import next_rung, warming_up
 from orchestrator.study.records import TrialRecord
@@ -185,6 +185,22 @@ class Advisor:
         running = sorted(self._known.by_state[TrialState.RUNNING] - {without})
         return self._known.believe({root: self._target(root) for root in running})
 
+    def likeliest(self, configurations: Sequence[Configuration]) -> list[Configuration]:
+        """Those that will hardly fail, by what has failed so far; if there is none, that with the best chance."""
+        chances = self._chances(configurations)
+        found = [item for item, chance in zip(configurations, chances, strict=True) if chance >= LIKELY]
+        return found or [configurations[at] for at in np.argsort(-chances)[:1]]
+
+    def likely(self, configuration: Configuration) -> bool:
+        """Whether it will hardly fail, by what has failed so far."""
+        return bool(self._chances([configuration])[0] >= LIKELY)
+
+    def _chances(self, configurations: Sequence[Configuration]) -> Array:
+        feasible = self._feasibility()
+        if feasible is None or not configurations:
+            return np.ones(len(configurations))
+        return feasible.probability(np.array([self._encoding.place(item) for item in configurations]))
+
     def any_complete(self) -> bool:
         """Whether any trial of the sweep was trained to its end."""
         return bool(self._known.by_state[TrialState.COMPLETE])
@@ -263,15 +279,14 @@ class Advisor:
     def _judged(self, belief: Belief, places: Array, feasible: Feasibility | None) -> _Options:
         places = self._encoding.snap(places)
         gains = _gains(belief, *belief.at_end(places))
-        return _Options(places, gains * feasible.probability(self._encoding.inputs(places)) if feasible else gains)
+        return _Options(places, gains if feasible is None else feasible.worth(gains, places, self.any_complete()))
 
     def _feasibility(self) -> Feasibility | None:
         """Where configurations are feasible; None while nothing failed."""
         if not self._known.by_state[TrialState.INFEASIBLE]:
             return None
         ended = self._known.newest(_LABELS)
-        labels = np.array([t.last.state is not TrialState.INFEASIBLE for t in ended], dtype=float)
-        return Feasibility(self._encoding.inputs(np.array([t.place for t in ended])), labels)
+        return Feasibility(self._encoding, np.array([t.place for t in ended]), [t.last for t in ended])
 
     def _limits(self, bases: Array) -> tuple[Array, Array]:
         """The ends of what is proposed: the searched range, and a step beyond the best where that is at an end."""
@@ -344,7 +359,8 @@ class Advisor:
         """Before anything is known: the stage's hyperparameters at random, the rest as in the base."""
         start = self._encoding.place(self._base)[None, :]
         places = self._encoding.snap(self._around(start, rng))
-        return _Options(places, np.zeros(len(places)))
+        feasible = self._feasibility()
+        return _Options(places, np.zeros(len(places)) if feasible is None else feasible.probability(places))
 
     def line(self, name: str, points: int) -> list[Configuration]:
         """``points`` values of one hyperparameter, evenly over its range: at the sweep's first configuration if that

@@ -1,49 +1,235 @@
-"""Where trials fail: the probability that a configuration is feasible, learnt from those that were not.
+"""Where trials fail: the probability that a configuration gives a value, learnt from those that did not.
 
-A Gaussian process on labels (1 feasible, 0 not) with a linear and a Matern part. Memory runs out beyond a
-plane in log batch size, log width and depth, and training diverges beyond a learning rate, so a plane is the
-first guess; the other part bends it. Labels as values: Rasmussen & Williams 2006, section 6.5.
+Memory runs out beyond a plane in log batch size, log width and log depth, and training diverges beyond a
+learning rate; so the first guess is a plane, and a Gaussian process bends it where the trials say so. Memory
+has a model of its own: it knows nothing of learning rates, and that more of a size never takes less memory,
+so what is at least as large as a failure fails, and what is at most as large as a success fits.
+
+What is learnt is a probability to be trusted near the boundary, where the best configurations often lie: a
+probit model with outliers by expectation propagation (Rasmussen & Williams 2006, section 3.6; for planes the
+Bayes point machine, Minka 2001, section 5).
 """
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.spatial.distance import cdist
 from scipy.stats import norm
 
+from orchestrator.study.encoding import Encoding
+from orchestrator.study.records import TrialRecord
 from orchestrator.study.surrogate import Array, matern
+from orchestrator.types import Reason, TrialState
 
-_LINEAR, _LENGTH, _BEND, _NOISE = 1.0, 0.5, 0.3, 0.1
-"""Standard deviation of the plane's slopes, length scale and deviation of the bend, noise of a label: our
-guess."""
+SIZES = ("data.batch_size", "model.width", "model.depth")
+"""More of these never takes less memory."""
+LIKELY = 0.9
+"""Least probability of success of what a stage opens with: benchmarks/memory.py."""
+_SURE = 0.95
+"""Least probability of success of what is proposed later, as a share of the greatest one there is:
+benchmarks/memory.py."""
+_RATHER = 0.5
+"""Expected loss of margin over the range of a whole number (a size, mostly), and expected margin in the middle
+of all ranges, in standard deviations of a slope: our guess."""
+_BEND, _LENGTH = 0.1, 0.5
+"""Standard deviation and length scale of what bends the plane, in standard deviations of a slope and in
+searched ranges: our guess."""
+_BLUR = 0.01
+"""Width of the boundary, in standard deviations of a slope: our guess."""
+_OUTLIERS = 0.02
+"""Share of trials that end against every rule (a node that died): our guess."""
+_MOST = 80
+"""Trials of each kind, failed or not, that the boundary is drawn from: our guess. The time grows with the cube."""
+_SWEEPS, _DAMPING, _TOLERANCE = 60, 0.6, 1e-4
 
 
 class Feasibility:
     """Probability of success.
 
     Args:
-        inputs: what was tried, shape (rows, columns).
-        feasible: whether it gave a value, shape (rows,).
+        encoding: of the search space.
+        places: what was tried, shape (rows, hyperparameters).
+        records: how it went, one per row, in the order in which they began.
     """
 
-    def __init__(self, inputs: Array, feasible: Array) -> None:
-        self._inputs = inputs
-        covariance = _kernel(inputs, inputs)
-        covariance[np.diag_indices_from(covariance)] += _NOISE**2
-        self._factor = cholesky(covariance, lower=True, check_finite=False)
-        self._weights = cho_solve((self._factor, True), feasible - 0.5, check_finite=False)
+    def __init__(self, encoding: Encoding, places: Array, records: Sequence[TrialRecord]) -> None:
+        self._encoding = encoding
+        kinds = np.array([_kind(record) for record in records])
+        inputs = self._inputs(places)
+        owners = [encoding.items[position] for position in encoding.owners]
+        whole = np.array([item.config.type == "int" for item in owners], dtype=bool)
+        drift = np.where(whole, _RATHER, 0.0)
+        self._memory: _Memory | None = None
+        self._rest: Boundary | None = None
+        if (kinds == "memory").any():
+            choices = np.array([item.is_choice for item in owners], dtype=bool)
+            known = np.array([item.name in SIZES for item in owners], dtype=bool)
+            self._memory = _Memory(inputs, kinds != "memory", whole | choices, known, drift)
+        if (kinds == "other").any():
+            apart = kinds != "memory"
+            self._rest = Boundary(inputs[apart], kinds[apart] != "other", drift)
+
+    def probability(self, places: Array) -> Array:
+        """That each row of ``places`` gives a value, shape (rows,)."""
+        inputs = self._inputs(places)
+        fits = np.ones(len(places)) if self._memory is None else self._memory.probability(inputs)
+        return fits if self._rest is None else fits * self._rest.probability(inputs)
+
+    def worth(self, gains: Array, places: Array, sure: bool) -> Array:
+        """Gains as they are worth where trials may fail, shape (rows,).
+
+        Args:
+            gains: of trials that do not fail, shape (rows,).
+            places: shape (rows, hyperparameters).
+            sure: take only what hardly fails (a chance constraint, Gelbart et al. 2014); else learning where trials
+                fail is worth something too.
+        """
+        fits = self.probability(places)
+        return gains * fits * (fits >= _SURE * fits.max()) if sure else gains * fits
+
+    def _inputs(self, places: Array) -> Array:
+        """As the surrogate sees them, with every positive whole number on a log scale."""
+        result = self._encoding.inputs(places)
+        for column, position in enumerate(self._encoding.owners):
+            item = self._encoding.items[position]
+            low, high = item.config.low, item.config.high
+            if item.config.type == "int" and item.config.scale != "log" and low and high and low > 0:
+                value = np.maximum(low + result[:, column] * (high - low), 0.5)
+                result[:, column] = np.log(value / low) / math.log(high / low)
+        return result
+
+
+def _kind(record: TrialRecord) -> str:
+    if record.state is not TrialState.INFEASIBLE:
+        return "none"
+    return "memory" if record.reason is Reason.OUT_OF_MEMORY else "other"
+
+
+class _Memory:
+    """What fits into memory.
+
+    Args:
+        inputs: what was tried, shape (rows, columns).
+        fits: whether memory sufficed, shape (rows,).
+        matters: columns that memory depends on, shape (columns,).
+        sizes: those of them of which more never takes less.
+        drift: see :class:`Boundary`.
+    """
+
+    def __init__(
+        self,
+        inputs: Array,
+        fits: NDArray[np.bool_],
+        matters: NDArray[np.bool_],
+        sizes: NDArray[np.bool_],
+        drift: Array,
+    ) -> None:
+        self._matters = matters
+        self._sizes = sizes[matters]
+        seen = inputs[:, matters]
+        self._boundary = Boundary(seen, fits, drift[matters])
+        self._good, self._bad = seen[fits], seen[~fits]
 
     def probability(self, inputs: Array) -> Array:
-        """That each row of ``inputs`` is feasible, shape (rows,)."""
+        asked = inputs[:, self._matters]
+        found = self._boundary.probability(asked)
+        found[self._beyond(asked, self._bad)] = 0.0
+        found[self._beyond(asked, self._good, sign=-1.0)] = 1.0
+        return found
+
+    def _beyond(self, asked: Array, seen: Array, sign: float = 1.0) -> NDArray[np.bool_]:
+        """Which rows are at least as large (``sign`` -1: at most) as one that was seen, the rest being equal."""
+        far = sign * (asked[:, None, :] - seen[None, :, :])
+        beyond: NDArray[np.bool_] = np.where(self._sizes, far > -1e-9, np.abs(far) < 1e-9)
+        return np.asarray(np.any(np.all(beyond, axis=2), axis=1))
+
+
+class Boundary:
+    """A plane, bent a little, between what succeeded and what failed.
+
+    The margin at ``x`` is ``b + w (x - 0.5) + bend(x)``; a trial succeeds if it is above 0, blurred, outliers apart.
+
+    Args:
+        inputs: what was tried, shape (rows, columns).
+        feasible: whether it succeeded, shape (rows,).
+        drift: expected slope of each column downwards, shape (columns,).
+    """
+
+    def __init__(self, inputs: Array, feasible: NDArray[np.bool_], drift: Array) -> None:
+        near = _nearest(inputs, feasible)
+        self._inputs, self._drift = inputs[near], drift
+        signs = np.where(feasible[near], 1.0, -1.0)
+        covariance = _kernel(self._inputs, self._inputs)
+        before = self._margin(self._inputs)
+        count = len(near)
+        precision, shift = np.zeros(count), np.zeros(count)
+        mean, variance = before, covariance.diagonal().copy()
+        for _ in range(_SWEEPS):
+            new_precision, new_shift = _matched(signs, mean, variance, precision, shift)
+            moved = np.abs(new_precision - precision) / (1 + precision)
+            precision = precision + _DAMPING * (new_precision - precision)
+            shift = shift + _DAMPING * (new_shift - shift)
+            root = np.sqrt(precision)
+            inner = np.eye(count) + root[:, None] * covariance * root[None, :]
+            self._factor = cholesky(inner, lower=True, check_finite=False)
+            half = solve_triangular(self._factor, root[:, None] * covariance, lower=True, check_finite=False)
+            pull = shift - precision * before
+            mean = before + covariance @ pull - half.T @ (half @ pull)
+            variance = covariance.diagonal() - np.einsum("ij,ij->j", half, half)
+            if moved.max() < _TOLERANCE:
+                break
+        self._root = root
+        solved = cho_solve((self._factor, True), root * (covariance @ pull), check_finite=False)
+        self._weights = pull - root * solved
+
+    def probability(self, inputs: Array) -> Array:
+        """That each row of ``inputs`` succeeds, shape (rows,)."""
         cross = _kernel(self._inputs, inputs)
-        half = solve_triangular(self._factor, cross, lower=True, check_finite=False)
-        variance = np.maximum(_prior(inputs) - np.einsum("ij,ij->j", half, half), 1e-6)
-        return np.asarray(norm.cdf((cross.T @ self._weights) / np.sqrt(variance + _NOISE**2)))
+        mean = self._margin(inputs) + cross.T @ self._weights
+        half = solve_triangular(self._factor, self._root[:, None] * cross, lower=True, check_finite=False)
+        variance = np.maximum(_prior(inputs) - np.einsum("ij,ij->j", half, half), 0.0)
+        return np.asarray(norm.cdf(mean / np.sqrt(_BLUR**2 + variance)))
+
+    def _margin(self, inputs: Array) -> Array:
+        """Expected before anything was tried."""
+        return np.asarray(_RATHER - (inputs - 0.5) @ self._drift)
+
+
+def _matched(signs: Array, mean: Array, variance: Array, precision: Array, shift: Array) -> tuple[Array, Array]:
+    """Precision and precision times mean of each trial's site, from the moments of its tilted distribution."""
+    cavity = np.maximum(1 / variance - precision, 1e-10)
+    centre, spread = (mean / variance - shift) / cavity, 1 / cavity
+    total = spread + _BLUR**2
+    z = signs * centre / np.sqrt(total)
+    right = 1 - 2 * _OUTLIERS
+    slope = signs * right * norm.pdf(z) / ((_OUTLIERS + right * norm.cdf(z)) * np.sqrt(total))
+    curvature = slope**2 + slope * centre / total
+    # An outlier's site would be negative: then it says nothing.
+    curvature = np.clip(curvature, 1e-10, (1 - 1e-6) * cavity)
+    found = curvature / (1 - spread * curvature)
+    return found, found * (centre + slope / curvature)
+
+
+def _nearest(inputs: Array, feasible: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The trials to learn from: of each kind those that lie nearest to the other kind."""
+    good, bad = np.flatnonzero(feasible), np.flatnonzero(~feasible)
+    if not len(good) or not len(bad):
+        return np.arange(len(inputs))[-_MOST:]
+    far = cdist(inputs[good], inputs[bad], "sqeuclidean")
+    kept = [
+        good[np.argsort(far.min(axis=1), kind="stable")[:_MOST]],
+        bad[np.argsort(far.min(axis=0), kind="stable")[:_MOST]],
+    ]
+    return np.sort(np.concatenate(kept))
 
 
 def _kernel(a: Array, b: Array) -> Array:
     squared = cdist(a, b, "sqeuclidean")
-    return np.asarray(1 + _LINEAR**2 * (a - 0.5) @ (b - 0.5).T + _BEND**2 * matern(squared / _LENGTH**2))
+    return np.asarray(1 + (a - 0.5) @ (b - 0.5).T + _BEND**2 * matern(squared / _LENGTH**2))
 
 
 def _prior(a: Array) -> Array:
-    return np.asarray(1 + _LINEAR**2 * ((a - 0.5) ** 2).sum(1) + _BEND**2)
+    return np.asarray(1 + ((a - 0.5) ** 2).sum(1) + _BEND**2)

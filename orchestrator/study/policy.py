@@ -132,7 +132,8 @@ class FreezeThaw:
         """See :class:`SearchPolicy`."""
         if index < len(self._opening):
             first = self._opening[index]
-            if not self._limits.opening_too or self._advisor.affords(first, left):
+            affordable = not self._limits.opening_too or self._advisor.affords(first, left)
+            if affordable and self._advisor.likely(first):
                 return Proposal(first)
         return self._advisor.propose(number, left)
 

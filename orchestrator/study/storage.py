@@ -8,7 +8,6 @@ lock admits a single writer.
 """
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import StorageError
+from orchestrator.files import cut_half_line, storing, sync_folder
 
 Storage = BaseStorage
 """What a study is kept in."""
@@ -27,17 +27,36 @@ def open_journal(path: Path, *, writable: bool) -> BaseStorage:
     """The journal at ``path``: mended first if it is to be written, else as it is now, for reading only.
 
     Raises:
-        OrchestratorError: a line before the last is unreadable: the file was damaged, not cut short.
+        StorageError: a line before the last is unreadable: the file was damaged, not cut short.
     """
     if not writable:
         return JournalStorage(Snapshot(path))
     mend_journal(path)
-    return JournalStorage(JournalFileBackend(str(path)))
+    return JournalStorage(_JournalFile(path))
 
 
 def memory_storage() -> BaseStorage:
     """A storage that is gone with the process."""
     return InMemoryStorage()
+
+
+class _JournalFile(JournalFileBackend):
+    """Optuna's, with an error that names the file when the disk is full."""
+
+    def __init__(self, path: Path) -> None:
+        with storing(path):
+            super().__init__(str(path))
+        sync_folder(path.parent)
+        self._path = path
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Write and sync.
+
+        Raises:
+            StorageError: it cannot be written; what there is of it is cut off when the sweep is opened again.
+        """
+        with storing(self._path):
+            super().append_logs(logs)
 
 
 class Snapshot(BaseJournalBackend):
@@ -68,13 +87,9 @@ def mend_journal(path: Path) -> int:
     if not path.exists():
         return 0
     content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    _parse(path, content[:whole])
-    if whole < len(content):
-        with path.open("r+b") as handle:
-            handle.truncate(whole)
-            os.fsync(handle.fileno())
-    return len(content) - whole
+    _parse(path, content[: content.rfind(b"\n") + 1])
+    with storing(path), path.open("rb+") as handle:
+        return cut_half_line(handle)
 
 
 def _parse(path: Path, content: bytes) -> list[dict[str, Any]]:
@@ -83,19 +98,24 @@ def _parse(path: Path, content: bytes) -> list[dict[str, Any]]:
         try:
             logs.append(json.loads(line))
         except ValueError:
-            raise OrchestratorError(
-                f"{path}: line {number} is damaged; restore the file from a backup, or start anew with "
-                "another sweep.name"
-            ) from None
+            raise _damaged(path, f"line {number} is damaged") from None
+        if not isinstance(logs[-1], dict) or "op_code" not in logs[-1]:
+            raise _damaged(path, f"line {number} is no line of a study")
     return logs
+
+
+def _damaged(path: Path, how: str) -> StorageError:
+    return StorageError(f"{path}: {how}; restore the file from a backup, or begin anew: sweep.name=NAME")
 
 
 def has_trials(path: Path) -> bool:
     """Whether the journal at ``path`` holds a trial. Reads, and writes nothing."""
-    if not path.exists():
-        return False
-    storage = open_journal(path, writable=False)
-    return any(storage.get_n_trials(study._study_id) for study in storage.get_all_studies())
+    return path.exists() and count_trials(open_journal(path, writable=False)) > 0
+
+
+def count_trials(storage: BaseStorage) -> int:
+    """How many trials it holds, of all its studies."""
+    return sum(storage.get_n_trials(study._study_id) for study in storage.get_all_studies())
 
 
 def quiet_optuna() -> None:

@@ -1,20 +1,55 @@
 """The loop state of a trial on disk: one dictionary of tensors and plain values."""
 
+import zipfile
+from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import StorageError
 from orchestrator.files import replacing
+from orchestrator.importing import one_line
 
 NAME = "checkpoint.pt"
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` durably; a reader finds the old file or the new one."""
-    with replacing(folder / NAME) as aside:
-        torch.save(state, aside)
+    """Write ``state`` durably; a reader finds the old file or the new one.
+
+    Raises:
+        StorageError: it cannot be written; the old file stands.
+    """
+    with replacing(folder / NAME) as aside, aside.open("wb", buffering=0) as handle:
+        watched = _Watched(handle)
+        try:
+            torch.save(state, watched)  # type: ignore[arg-type]
+        except RuntimeError:
+            if watched.error is None:
+                raise
+            raise watched.error from None
+
+
+class _Watched:
+    """A file that remembers why it could not be written: PyTorch makes a RuntimeError without the reason of it."""
+
+    def __init__(self, handle: RawIOBase) -> None:
+        self._handle = handle
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        """All of ``data``."""
+        left = memoryview(data).cast("B")
+        try:
+            while left:
+                left = left[self._handle.write(left) or 0 :]
+        except OSError as error:
+            self.error = error
+            raise
+        return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        """Nothing is held back."""
 
 
 def exists(folder: Path) -> bool:
@@ -26,13 +61,18 @@ def load(folder: Path) -> dict[str, Any]:
     """The state saved last, on the CPU. No code in it is executed (``weights_only``).
 
     Raises:
-        OrchestratorError: the file is damaged.
+        StorageError: the file is damaged.
     """
     path = folder / NAME
     try:
+        # PyTorch does not look at the checksums of its own files.
+        with zipfile.ZipFile(path) as parts:
+            if (damaged := parts.testzip()) is not None:
+                raise zipfile.BadZipFile(f"bad checksum of {damaged}")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise OrchestratorError(
-            f"{path}: cannot be read ({type(error).__name__}); remove it to train the trial from its start"
-        ) from error
+        raise StorageError(
+            f"{path}: is damaged ({one_line(error)}); restore it from a backup, or remove it to train from the start "
+            "what continues it, and run the same command again"
+        ) from None
     return state

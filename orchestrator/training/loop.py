@@ -28,6 +28,7 @@ from orchestrator.training import checkpoint
 from orchestrator.training.data import Batch, in_sequence, load, size, steps_per_epoch, training_order
 from orchestrator.training.optimizers import make_optimizer
 from orchestrator.training.schedules import multiplier
+from orchestrator.training.scores import as_scores
 from orchestrator.training.watch import Watch
 from orchestrator.types import EpochResult, Reason, TrialSpec
 
@@ -173,8 +174,7 @@ class Loop:
         with self.watch.units(model, self.epoch):
             predictions, targets = predict(self.task, model, self.splits.validation, self.config, self._autocast)
         self.watch.evaluated(predictions, targets)
-        # float: a NumPy scalar from the user's code would make the checkpoint unreadable with weights_only.
-        scores = {name: float(value) for name, value in self.task.score(predictions, targets).items()}
+        scores = as_scores(self.task, self.task.score(predictions, targets))
         for name, value in scores.items():
             if not math.isfinite(value):
                 raise InfeasibleTrialError(Reason.NON_FINITE, f"validation {name} {value} after epoch {self.epoch}")

@@ -137,7 +137,9 @@ def test_no_feasible_trial_is_exit_code_4(capsys: pytest.CaptureFixture[str]) ->
 def test_a_user_error_in_the_first_trial_stops_at_once_with_the_users_frame(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    Path("broken_task.py").write_text(FLAT_TASK.replace("class Flat", "class Broken").replace("return nn", "nn.gone"))
+    late = "\n    def loss(self, outputs, targets, label_smoothing):\n        assert len(outputs) < 10, 'too many'\n"
+    late += "        return super().loss(outputs, targets, label_smoothing)\n"
+    Path("broken_task.py").write_text(FLAT_TASK.replace("class Flat", "class Broken") + late)
     words = ["task=custom", "task.name=broken", "task._target_=broken_task.Broken", *SMALL[1:]]
     assert main(["stage=lr", *words]) == 1
     captured = capsys.readouterr()

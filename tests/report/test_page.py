@@ -10,7 +10,8 @@ import pytest
 
 from orchestrator import compose
 from orchestrator.app.simulate import simulate_on, simulated_sweep
-from orchestrator.report.html import mask, text
+from orchestrator.masking import mask
+from orchestrator.report.html import text
 from orchestrator.report.page import render, write_report
 from orchestrator.report.view import FINISHED, INFEASIBLE, SweepView, view_of
 from orchestrator.runners.simulation import CurveProgram, SimulationRunner

@@ -186,7 +186,6 @@ def test_what_has_no_effect_stays_as_in_the_base() -> None:
     assert len(sgd) > 1
 
 
-@pytest.mark.xfail(strict=True, reason="with the optimum at the limit, 24 of 40 proposals still fail")
 def test_a_memory_limit_is_avoided_once_it_is_known() -> None:
     """Larger batches are better here, but fit only where the network is shallow."""
 

@@ -249,7 +249,7 @@ def test_a_truncated_checkpoint_is_named(share: float, tmp_path: Path) -> None:
     list(start("dropout", tmp_path))
     path = tmp_path / checkpoint.NAME
     os.truncate(path, int(share * path.stat().st_size))
-    with pytest.raises(OrchestratorError, match=r"checkpoint\.pt: cannot be read") as caught:
+    with pytest.raises(OrchestratorError, match=r"checkpoint\.pt: is damaged") as caught:
         next(start("dropout", tmp_path))
     assert "\n" not in str(caught.value)
 

@@ -194,14 +194,17 @@ class PlainSearch:
             points, found = _LINE, self._line(own)
         else:
             return []
+        if len(own) >= points:
+            return []
         tried = [record.configuration for record in self.trials.records.values()]
-        return [item for item in found if item not in tried] if len(own) < points else []
+        return self._advisor((1, 0)).likeliest([item for item in found if item not in tried])
 
     def _points(self) -> tuple[int, list[Configuration]]:
         space = self.trials.space
         seed = derive_seed(self._settings.seed, "sobol")
         start = [] if self._settings.start is None else [space.base]
-        points = sobol(space.space, space.base, list(space.distributions), _SOBOL, seed)
+        # More than are tried: instead of those that would fail.
+        points = sobol(space.space, space.base, list(space.distributions), 4 * _SOBOL, seed)
         return len(start) + _SOBOL, [*start, *points]
 
     def _line(self, own: Sequence[int]) -> list[Configuration]:
