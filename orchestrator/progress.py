@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from orchestrator.types import Value
+
 LINE_EVERY_S = 10.0
 """Seconds between progress lines where the output is not a terminal."""
 REWRITE_EVERY_S = 0.2
@@ -60,6 +62,11 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def short(value: Value) -> str:
+    """A value as people write it: three significant digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def duration(seconds: float) -> str:

@@ -36,7 +36,7 @@ DOORS = {
     "hydra": ["config.entry"],
     "omegaconf": ["config.entry", "config.compose"],
     "ray": ["runners.ray", "runners.tune"],
-    "mlflow": ["tracking.mlflow"],
+    "mlflow": ["tracking.mlflow", "tracking.mlflow_entities"],
     "optuna": ["study"],
     "scipy": [
         "study.advisor",

@@ -24,14 +24,14 @@ from orchestrator.ensemble.stage import run_ensemble
 from orchestrator.errors import InterruptedSweepError, NoFeasibleTrialError, OrchestratorError
 from orchestrator.files import write_text
 from orchestrator.preflight.registry import overview
-from orchestrator.progress import Progress, log_to, table
+from orchestrator.progress import Progress, log_to, short, table
 from orchestrator.report.html import mask
 from orchestrator.report.logbook import logbook
 from orchestrator.report.page import write_report
 from orchestrator.report.view import read_view, view_of
 from orchestrator.stages.preflight import baselines, check_names, compare_with_baselines, run_preflight_stage
 from orchestrator.stages.recipe import StageSequence
-from orchestrator.stages.sweep import Plan, Sweep, make_plan, open_sweep, retrain_command, short
+from orchestrator.stages.sweep import Plan, Sweep, make_plan, open_sweep, retrain_command
 from orchestrator.study.storage import quiet_optuna
 from orchestrator.tracking.base import SWEEP
 

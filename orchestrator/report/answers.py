@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.progress import short
 from orchestrator.report.view import FINISHED, INFEASIBLE, SweepView
-from orchestrator.stages.sweep import short
 from orchestrator.stages.visits import stage_of
 
 

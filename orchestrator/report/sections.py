@@ -5,13 +5,13 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.progress import duration
+from orchestrator.progress import duration, short
 from orchestrator.report.answers import gain, next_steps, question, sureness
 from orchestrator.report.html import bullets, code, details, figure, paragraph, table, text
 from orchestrator.report.stage_charts import curves, rate_map, response
 from orchestrator.report.sweep_charts import best_so_far, importance
 from orchestrator.report.view import FINISHED, INFEASIBLE, REPEATS, RUNNING, STOPPED, SweepView
-from orchestrator.stages.sweep import retrain_command, short
+from orchestrator.stages.sweep import retrain_command
 from orchestrator.stages.visits import stage_of
 
 _RESPONSES = 4

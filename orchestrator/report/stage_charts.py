@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from orchestrator.progress import short
 from orchestrator.report.drawing import (
     BLUE,
     GREEN,
@@ -26,7 +27,6 @@ from orchestrator.report.drawing import (
 )
 from orchestrator.report.html import figure
 from orchestrator.report.view import FINISHED, INFEASIBLE, SweepView, Training
-from orchestrator.stages.sweep import short
 from orchestrator.types import Value
 
 _POINTS = 250

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from orchestrator.errors import NoFeasibleTrialError
-from orchestrator.progress import duration, table
+from orchestrator.progress import duration, short, table
 from orchestrator.stages.ledger import Audit, Verdict
 from orchestrator.stages.search import SearchStage, make_region, windows
-from orchestrator.stages.sweep import Sweep, short
+from orchestrator.stages.sweep import Sweep
 from orchestrator.stages.visits import varied
 from orchestrator.study.records import TrialRecord
 from orchestrator.types import Configuration, TrialState, Value
