@@ -21,6 +21,7 @@ from orchestrator.config.entry import run_command, use_words
 from orchestrator.config.schema import RunConfig
 from orchestrator.ensemble.stage import describe as describe_ensemble
 from orchestrator.ensemble.stage import run_ensemble
+from orchestrator.ensemble.winner import keep_predictions, track_winner
 from orchestrator.errors import InterruptedSweepError, NoFeasibleTrialError, OrchestratorError
 from orchestrator.files import write_text
 from orchestrator.preflight.registry import overview
@@ -152,6 +153,8 @@ def _ensemble(sweep: Sweep, name: str) -> None:
 def _report(sweep: Sweep) -> None:
     """Write the report, and say where; a failure to do so must not hide how the command ended."""
     try:
+        keep_predictions(sweep)
+        track_winner(sweep)
         path = write_report(view_of(sweep))
     except Exception as error:
         logging.getLogger("orchestrator.files").exception("the report could not be written")
