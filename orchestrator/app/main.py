@@ -21,20 +21,21 @@ from orchestrator.config.entry import run_command, use_words
 from orchestrator.config.schema import RunConfig
 from orchestrator.ensemble.stage import describe as describe_ensemble
 from orchestrator.ensemble.stage import run_ensemble
-from orchestrator.ensemble.winner import keep_predictions, track_winner
+from orchestrator.ensemble.winner import files, keep_predictions, track_winner
 from orchestrator.errors import InterruptedSweepError, NoFeasibleTrialError, OrchestratorError
 from orchestrator.files import write_text
 from orchestrator.preflight.registry import overview
 from orchestrator.progress import Progress, log_to, short, table
 from orchestrator.report.html import mask
 from orchestrator.report.logbook import logbook
-from orchestrator.report.page import write_report
+from orchestrator.report.page import Report, write_report
 from orchestrator.report.view import read_view, view_of
 from orchestrator.stages.preflight import baselines, check_names, compare_with_baselines, run_preflight_stage
 from orchestrator.stages.recipe import StageSequence
 from orchestrator.stages.sweep import Plan, Sweep, make_plan, open_sweep, retrain_command
+from orchestrator.stages.visits import stage_of
 from orchestrator.study.storage import quiet_optuna
-from orchestrator.tracking.base import SWEEP
+from orchestrator.tracking.base import SWEEP, stage_key
 
 
 def main(words: list[str] | None = None) -> int:
@@ -64,7 +65,7 @@ def _dispatch(config: RunConfig) -> int:
     elif config.stage.name == "audit":
         audit(plan, run_stages)
     elif config.stage.name == "report":
-        print(f"report: {write_report(read_view(plan))}")
+        print(f"report: {write_report(read_view(plan)).page}")
     elif config.stage.name == "logbook":
         print(logbook(read_view(plan), config.logbook))
     elif config.stage.name == "ui":
@@ -155,7 +156,7 @@ def _report(sweep: Sweep) -> None:
     try:
         keep_predictions(sweep)
         track_winner(sweep)
-        path = write_report(view_of(sweep))
+        report = write_report(view_of(sweep))
     except Exception as error:
         logging.getLogger("orchestrator.files").exception("the report could not be written")
         sweep.progress.say(
@@ -163,8 +164,22 @@ def _report(sweep: Sweep) -> None:
             "python run.py stage=report tries again"
         )
         return
-    sweep.tracker.file(SWEEP, "report", path)
-    sweep.progress.say(f"report: {path}")
+    track_report(sweep, report)
+    sweep.progress.say(f"report: {report.page}")
+
+
+def track_report(sweep: Sweep, report: Report) -> None:
+    """The page and all pictures for the sweep's run; the pictures of a stage for the run of its last visit too."""
+    sweep.tracker.file(SWEEP, "report", report.page)
+    for path in files(sweep.folder):
+        sweep.tracker.file(SWEEP, "report", path)
+    last = {stage_of(key): key for key in sweep.ledger.finished}
+    for part, paths in report.pictures.items():
+        visit = last.get(part.removeprefix("stage-"))
+        for path in paths:
+            sweep.tracker.file(SWEEP, "pictures", path)
+            if visit is not None:
+                sweep.tracker.file(stage_key(visit), "pictures", path)
 
 
 def _announce(sweep: Sweep, names: list[str]) -> None:

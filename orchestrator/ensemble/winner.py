@@ -121,7 +121,7 @@ def _worst(
         first += len(some)
     shown = task.decode(torch.stack([inputs[n] for n in order]).cpu())
     examples = list(shown.double().numpy()) if isinstance(shown, Tensor) else list(shown)
-    captions = [f"{row['target']}, not {row['predicted']}" for row in rows]
+    captions = [_caption(row["target"], row["predicted"]) for row in rows]
     half = -(-len(examples) // 2)
     groups = [
         ("worst", examples[:half], captions[:half]),
@@ -130,6 +130,10 @@ def _worst(
     save(sheet(groups, "validation examples with the highest loss: what they are, what the winner takes them for"),
          sweep.folder / PICTURE_FILE)  # fmt: skip
     return rows
+
+
+def _caption(target: str, predicted: str) -> str:
+    return f"{target}, unsure" if target == predicted else f"{target}, not {predicted}"
 
 
 def _short(value: Tensor) -> str:

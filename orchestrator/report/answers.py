@@ -1,5 +1,6 @@
 """What the page says in words: the question, how sure the answer is, what to look at next."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -123,3 +124,108 @@ def _beaten(view: SweepView) -> Sequence[str]:
     }
     better = [name for name, score in models.items() if not view.direction.better(value, score)]
     return [f"{name} does as well or better on validation ({models[name]:.4g})." for name in better]
+
+
+def worth(view: SweepView, entry: Mapping[str, Any]) -> str:
+    """Whether the ensemble of ``entry`` pays, in words."""
+    better = {
+        split: view.direction.better(entry[split]["ensemble"][view.objective], entry[split]["single"][view.objective])
+        for split in ("validation", "test")
+    }
+    count = len(entry["weights"])
+    told = {
+        (True, True): "The ensemble is better on validation and on test",
+        (True, False): "The ensemble is better on validation but not on test: do not count on it",
+        (False, True): "The ensemble is better on test, but was not on validation: the gain is uncertain",
+        (False, False): "The ensemble is no better than the best single model: use that one",
+    }[better["validation"], better["test"]]
+    return f"{told}. It costs {count} predictions instead of one. The test split was read once, at {view.test_read}."
+
+
+def in_a_minute(view: SweepView) -> Sequence[tuple[str, str]]:
+    """The questions that a reader who did not run the sweep asks first, with the answers; empty without a winner."""
+    if view.best is None:
+        return []
+    found = [
+        ("Which learning rate, and why?", _learning_rate(view)) if "optimizer.lr" in view.space else None,
+        ("Was a range too narrow?", _narrow(view)),
+        ("What failed, and why?", _failed(view)),
+        ("What did each stage gain?", _gains(view)),
+    ]
+    found += [
+        ("Is the ensemble worth its cost?", worth(view, entry))
+        for entry in view.finished.values()
+        if "weights" in entry
+    ]
+    return [pair for pair in found if pair is not None]
+
+
+def _learning_rate(view: SweepView) -> str:
+    best = view.best
+    assert best is not None
+    assert best.value is not None
+    rate = float(best.configuration["optimizer.lr"])
+    noise = view.noise[0]
+    ended = [t for t in view.trainings if t.outcome == FINISHED and t.last.value is not None]
+    told = f"{rate:.3g}: it was in the configuration that did best of {len(view.trainings)} trainings"
+    rates = sorted(float(t.configuration["optimizer.lr"]) for t in view.trainings)
+    told += f" at rates from {rates[0]:.2g} to {rates[-1]:.2g}."
+    if noise and len(ended) > 1:
+        near = [
+            float(t.configuration["optimizer.lr"])
+            for t in ended
+            if abs((t.last.value or 0.0) - best.value) <= 2 * noise
+        ]
+        told += (
+            f" Finished trainings within two seed noises of it had rates from {min(near):.3g} to {max(near):.3g}."
+            if len(near) > 1
+            else " No other finished training came within two seed noises of it."
+        )
+    failed = [
+        float(t.configuration["optimizer.lr"])
+        for t in view.trainings
+        if t.outcome == INFEASIBLE and str(t.last.reason) in ("non_finite", "diverged")
+    ]
+    if failed:
+        told += f" Training diverged at rates from {min(failed):.3g} up."
+    return told
+
+
+def _narrow(view: SweepView) -> str:
+    widened: dict[str, tuple[Any, Any]] = {}
+    for entry in view.finished.values():
+        widened |= entry.get("widened", {})
+    told = " ".join(
+        f"{name} was searched beyond its range, from {short(low)} to {short(high)}."
+        for name, (low, high) in widened.items()
+    )
+    still = _bounds(view)
+    return (
+        f"{told} {' '.join(still)}".strip() if still else f"{told} The winner lies inside what was searched.".strip()
+    )
+
+
+def _failed(view: SweepView) -> str:
+    failed = [t for t in view.trainings if t.outcome == INFEASIBLE]
+    if not failed:
+        return f"None of {len(view.trainings)} trainings."
+    reasons = Counter(str(t.last.reason) for t in failed)
+    parts = []
+    for reason, count in reasons.most_common():
+        own = [t for t in failed if str(t.last.reason) == reason]
+        detail = next(iter(own[0].last.detail.splitlines()), "")
+        rates = sorted(float(t.configuration["optimizer.lr"]) for t in own if "optimizer.lr" in t.configuration)
+        where = f" at learning rates from {rates[0]:.2g} to {rates[-1]:.2g}" if rates else ""
+        parts.append(f"{count} x {reason}{where} (for example: {detail[:120]})")
+    return f"{len(failed)} of {len(view.trainings)} trainings: {'; '.join(parts)}."
+
+
+def _gains(view: SweepView) -> str:
+    visits: dict[str, list[Mapping[str, Any]]] = {}
+    for key, entry in view.finished.items():
+        if "best_value" in entry and not entry.get("skipped"):
+            visits.setdefault(stage_of(key), []).append(entry)
+    won = {name: told for name, entries in visits.items() if (told := gain(view, entries))}
+    nothing = [name for name in visits if name not in won]
+    told = "; ".join(f"{name}: {what}" for name, what in won.items())
+    return told + (f"; nothing: {', '.join(nothing)}" if nothing else "") + "."

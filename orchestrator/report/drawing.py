@@ -69,11 +69,20 @@ def draw(name: str, paint: Callable[[Axes], None], *, height: float = _SIZE[1], 
         height: in inches; the width is that of all pictures.
         left: inches for the labels on the left.
     """
-    with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": name}):
-        figure = Figure(figsize=(_SIZE[0], height), facecolor="none")
+
+    def whole(figure: Figure) -> None:
         # Margins in inches; a layout engine would draw everything twice.
         figure.subplots_adjust(left=left / _SIZE[0], right=0.975, bottom=0.52 / height, top=1 - 0.32 / height)
         paint(figure.add_subplot(facecolor="none"))
+
+    return draw_figure(name, whole, height=height)
+
+
+def draw_figure(name: str, paint: Callable[[Figure], None], *, height: float = _SIZE[1]) -> str:
+    """As :func:`draw`, for a picture with axes of its own making; those want ``facecolor="none"``."""
+    with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": name}):
+        figure = Figure(figsize=(_SIZE[0], height), facecolor="none")
+        paint(figure)
         written = io.StringIO()
         FigureCanvasSVG(figure).print_svg(written, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
     return _inline(written.getvalue(), name)
