@@ -1,11 +1,12 @@
 """What the page says in words: the question, how sure the answer is, what to look at next."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.progress import short
-from orchestrator.report.view import FINISHED, INFEASIBLE, SweepView
+from orchestrator.report.view import FINISHED, INFEASIBLE, REPEATS, SweepView
 from orchestrator.stages.visits import stage_of
 
 
@@ -169,7 +170,7 @@ def _learning_rate(view: SweepView) -> str:
     ended = [t for t in view.trainings if t.outcome == FINISHED and t.last.value is not None]
     told = f"{rate:.3g}: it was in the configuration that did best of {len(view.trainings)} trainings"
     rates = sorted(float(t.configuration["optimizer.lr"]) for t in view.trainings)
-    told += f" at rates from {rates[0]:.2g} to {rates[-1]:.2g}."
+    told += f" at rates from {rates[0]:.2g} to {rates[-1]:.2g}. {_by_decade(view)}"
     if noise and len(ended) > 1:
         near = [
             float(t.configuration["optimizer.lr"])
@@ -189,6 +190,22 @@ def _learning_rate(view: SweepView) -> str:
     if failed:
         told += f" Training diverged at rates from {min(failed):.3g} up."
     return told
+
+
+def _by_decade(view: SweepView) -> str:
+    """What each decade of learning rates came to at best, all after equally many epochs; empty with one decade."""
+    trainings = [t for t in view.trainings if t.outcome != REPEATS]
+    epoch = view.common_epoch(trainings)
+    decades: dict[int, float] = {}
+    for training in trainings:
+        value = training.best_by(epoch) if epoch else None
+        if value is not None:
+            decade = math.floor(math.log10(float(training.configuration["optimizer.lr"])))
+            decades[decade] = view.direction.best([value, decades.get(decade, view.direction.worst)])
+    if len(decades) < 2:
+        return ""
+    listed = ", ".join(f"{10.0**d:g} to {10.0 ** (d + 1):g}: {decades[d]:.3g}" for d in sorted(decades))
+    return f"The best {view.objective} after {epoch} epoch{'s' if epoch > 1 else ''} by rate: {listed}."
 
 
 def _narrow(view: SweepView) -> str:

@@ -150,4 +150,7 @@ def unit_ticks(item: Hyperparameter, low: float, high: float) -> list[Value]:
     inside = [value for value in values if first * (1 - 1e-9) <= value <= last * (1 + 1e-9)]
     inside = inside[:: max(1, math.ceil(len(inside) / 7))]
     zero = [0.0] if item.config.zero and low <= 0 and 0.0 not in inside else []
+    if zero:
+        # It lies where the lower limit does.
+        inside = [value for value in inside if value > item.config.hard_limits[0]]
     return [*zero, *inside]

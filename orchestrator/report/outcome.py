@@ -38,19 +38,6 @@ def mattered(view: SweepView, pictures: Pictures) -> str:
     return figures(pictures["importance"])
 
 
-def preflight(view: SweepView, pictures: Pictures) -> str:
-    """Findings, classical models and pictures of the checks."""
-    found = [entry for entry in view.finished.values() if "findings" in entry]
-    if not found:
-        return ""
-    entry = found[-1]
-    body = code(entry["text"])
-    if not entry["findings"]:
-        body += paragraph("Nothing to complain of: data, training code and baselines passed every check.")
-    files = [view.folder / name for name in entry["files"]]
-    return body + figures([shown for file in files if file.suffix == ".png" and (shown := _image(file))])
-
-
 def _image(file: Path, conclude: str = "") -> Picture | None:
     """A picture file inside the page; None where it is not there or too large."""
     if not file.exists() or file.stat().st_size > _PICTURE_BYTES:
@@ -156,6 +143,19 @@ def cost(view: SweepView, pictures: Pictures) -> str:
     ]
     audited = "<h3>Audit of early stopping</h3>" + bullets(audits) if audits else ""
     return f'<div class="bar">{bar}</div><p>{keys}</p>{table(rows)}{paragraph(told)}{audited}'
+
+
+def preflight(view: SweepView, pictures: Pictures) -> str:
+    """Findings, classical models and pictures of the checks."""
+    found = [entry for entry in view.finished.values() if "findings" in entry]
+    if not found:
+        return ""
+    entry = found[-1]
+    body = code(entry["text"])
+    if not entry["findings"]:
+        body += paragraph("Nothing to complain of: data, training code and baselines passed every check.")
+    files = [view.folder / name for name in entry["files"]]
+    return body + figures([shown for file in files if file.suffix == ".png" and (shown := _image(file))])
 
 
 def lineage(view: SweepView, pictures: Pictures) -> str:

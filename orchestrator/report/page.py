@@ -18,10 +18,10 @@ _PARTS = (
     ("path", "The recipe as a path", sections.path),
     ("stages", "Stage by stage", sections.stages),
     ("importance", "What mattered", outcome.mattered),
-    ("preflight", "Preflight", outcome.preflight),
     ("winner", "What the winner predicts", outcome.winner),
     ("ensemble", "Ensemble", outcome.ensemble),
     ("cost", "What it cost", outcome.cost),
+    ("preflight", "Preflight", outcome.preflight),
     ("lineage", "How the winner came about", outcome.lineage),
     ("reproduce", "How to reproduce it", outcome.reproduce),
 )

@@ -160,7 +160,8 @@ def _stage(view: SweepView, name: str, pictures: Pictures) -> str:
     counts = Counter(training.outcome for training in view.by_stage[name])
     listed = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
     body = f'<h3 id="stage-{text(name)}">{text(name)}: {text(settings.asks if settings else "")}</h3>'
-    body += paragraph(f"{len(view.by_stage[name])} trainings: {listed}.{more}")
+    count = len(view.by_stage[name])
+    body += paragraph(f"{count} training{'s' if count != 1 else ''}: {listed}.{more}")
     if entries:
         last, *earlier = [entry["text"] for entry in reversed(entries.values())]
         body += code(last)

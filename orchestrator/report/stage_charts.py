@@ -27,6 +27,8 @@ from orchestrator.types import Value
 
 _POINTS = 250
 """Points of one colour in a picture; more hide each other, and make the page heavy."""
+_FEWEST_CURVES = 3
+"""Trainings of a stage below which their curves are not drawn: there is nothing to compare (our choice)."""
 _CURVES = 60
 """Learning curves in a picture."""
 _NEAR = 0.03
@@ -194,9 +196,9 @@ def _read_failed(view: SweepView, name: str, trainings: Sequence[Training]) -> s
 
 
 def curves(view: SweepView, stage: str) -> Picture | None:
-    """The objective against epochs of the stage's trainings; None without any."""
+    """The objective against epochs of the stage's trainings; None for fewer than three."""
     every = [t for t in view.by_stage.get(stage, ()) if t.last.curve]
-    if not every:
+    if len(every) < _FEWEST_CURVES:
         return None
     shown = thinned(every, _CURVES, view)
     values = [value for t in shown for value in t.last.curve.values() if math.isfinite(value)]

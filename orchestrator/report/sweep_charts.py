@@ -76,8 +76,11 @@ def _spans(axes: Axes, view: SweepView) -> None:
             if number % 2 == 0:
                 axes.axvspan(begin, spent, color=GRID, alpha=0.35, linewidth=0)
             if spent - begin > 0.12 * total:
-                axes.text((begin + spent) / 2, 0.97, stage_of(record.stage), color=MUTED, fontsize=8.5, ha="center",
-                          va="top", transform=axes.get_xaxis_transform())  # fmt: skip
+                # Where the line is not: it falls from left to right, or rises.
+                top = (begin + spent > total) == (view.direction.cost(1.0) > 0)
+                place = (begin + spent) / 2, 0.97 if top else 0.03
+                axes.text(*place, stage_of(record.stage), color=MUTED, ha="center", fontsize=8.5,
+                          va="top" if top else "bottom", transform=axes.get_xaxis_transform())  # fmt: skip
             begin, number = spent, number + 1
 
 

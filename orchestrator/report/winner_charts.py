@@ -104,7 +104,7 @@ def confusion(view: SweepView) -> Picture | None:
     def paint(axes: Axes) -> None:
         off = np.where(np.eye(classes, dtype=bool) | (counts == 0), np.nan, shares)
         axes.imshow(
-            np.ma.masked_invalid(off), cmap="Oranges", vmin=0, vmax=max(float(np.nanmax(off, initial=0.0)), 0.02)
+            np.ma.masked_invalid(off), cmap="Oranges", vmin=0, vmax=max(float(np.nanmax(off, initial=0.0)), 0.3)
         )
         if classes <= _TEXT_CLASSES:
             for row, column in np.argwhere(counts):

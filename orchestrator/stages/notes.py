@@ -18,7 +18,8 @@ _ABBREVIATIONS = {
 }
 """Names as people in the field write them; the others by their last part."""
 _MOST_IN_NAME = 6
-"""Hyperparameters in a trial's name: more do not fit a column of MLflow's table."""
+"""Hyperparameters in a trial's name: more do not fit a column of MLflow's table. Those that a stage varies are
+named even where they have the default, unless it varies more than half as many."""
 _DETAIL_CHARACTERS = 3000
 """Of a traceback, its end: what was raised."""
 
@@ -27,7 +28,8 @@ def trial_name(record: TrialRecord, varied: Sequence[str], base: Configuration) 
     """What was tried: the learning rate, what the stage varies, and what else differs from ``base``."""
     changed = [name for name, value in record.configuration.items() if value != base.get(name)]
     named = [name for name in ("optimizer.lr", *varied, *changed) if name in record.configuration]
-    names = [name for name in dict.fromkeys(named) if name in changed or name in varied]
+    asked = varied if len(varied) <= _MOST_IN_NAME / 2 else ()
+    names = [name for name in dict.fromkeys(named) if name in changed or name in asked]
     shown = " ".join(_setting(name, record.configuration[name]) for name in names[:_MOST_IN_NAME])
     shown += f" +{len(names) - _MOST_IN_NAME}" if len(names) > _MOST_IN_NAME else ""
     if record.repeats is not None:
@@ -98,11 +100,11 @@ def _search_note(entry: Mapping[str, Any], objective: str) -> str:
     failed = ", ".join(f"{count} {reason}" for reason, count in entry["infeasible"].items())
     rows = [("trials", entry["trials"]), ("stopped early", entry["pruned"]), ("continued", entry["promoted"])]
     rows += [("infeasible", failed or "none"), ("epochs", entry["epochs"]), ("time", duration(entry["seconds"]))]
-    parts.append(_table([("", ""), *rows]))
+    parts += [_next(remarks(entry), entry["best_trial"]), _table([("", ""), *rows])]
     if entry["changed"] and best != before:
         changes = [(name, short(old), short(new)) for name, (old, new) in entry["changed"].items()]
         parts.append(_table([("hyperparameter", "before", "now"), *changes]))
-    return "\n\n".join([*parts, _next(remarks(entry), entry["best_trial"])])
+    return "\n\n".join(parts)
 
 
 def _verdict(entry: Mapping[str, Any], objective: str) -> str:
@@ -142,7 +144,7 @@ def remarks(entry: Mapping[str, Any]) -> list[str]:
 
 def _next(found: Sequence[str], best: int | None) -> str:
     see = [f"the curves of {link(trial_key(best), f'trial {best}')}"] if best is not None else []
-    return "Look at next:\n" + "\n".join(f"- {line}" for line in [*found, *see, "pictures: artifacts, `pictures/`"])
+    return "Look at next:\n" + "\n".join(f"- {line}" for line in [*found, *see, "pictures: Artifacts, `pictures/`"])
 
 
 def _ensemble_note(entry: Mapping[str, Any]) -> str:
@@ -188,8 +190,13 @@ def sweep_note(facts: Facts) -> str:
     own = link(trial_key(best.number), f"trial {best.number}")
     noises = [e for e in facts.finished.values() if e.get("noise") is not None]
     noise = f", seed noise {noises[-1]['noise']:.2g}" if noises else ""
+    parts = [
+        f"**{facts.objective} {best.value:.4g}** on validation by {own}{noise}. Look at next:\n"
+        "- everything in one page: Artifacts, `report/report.html`\n"
+        "- all trials: sort by `best`; filter by the tags `stage`, `state`, `reason`, `rung`, `parent`, `seed`\n"
+        f"- train the winner again: `{facts.retrain}`"
+    ]
     changed = [(n, short(facts.base[n]), short(v)) for n, v in best.configuration.items() if v != facts.base.get(n)]
-    parts = [f"**{facts.objective} {best.value:.4g}** on validation by {own}{noise}."]
     parts.append(_table([("hyperparameter", "default", "best"), *changed]) if changed else "The defaults were best.")
     rows: list[tuple[object, ...]] = []
     for key, entry in facts.finished.items():
@@ -201,12 +208,6 @@ def sweep_note(facts: Facts) -> str:
     if rows:
         parts.append("How it came about (visits that improved the best):")
         parts.append(_table([("visit", "before", "after", "by", "epochs"), *rows[-25:]]))
-    parts.append(
-        "Look at next:\n- everything in one page: artifacts, `report/report.html`\n"
-        f"- the winner's curves: {own}\n"
-        "- all trials: sort by `best`; filter by the tags `stage`, `state`, `reason`, `rung`, `parent`, `seed`\n"
-        f"- train the winner again: `{facts.retrain}`"
-    )
     return "\n\n".join(parts)
 
 

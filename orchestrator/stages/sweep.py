@@ -193,9 +193,9 @@ class Sweep:
     def track_stage_end(self, stage: str) -> None:
         """Tell the tracker how a finished stage ended: its numbers, its files, and its verdict in words."""
         result = self.ledger.finished[stage]
-        metrics = {
-            name: float(result[name]) for name in ("trials", "pruned", "best_value") if result.get(name) is not None
-        }
+        counts = {"trials": "trials", "pruned": "pruned", "epochs": "epochs", "seconds": "duration_s"}
+        names = {**counts, "best_value": "best"}
+        metrics = {name: float(result[key]) for key, name in names.items() if result.get(key) is not None}
         for split in ("validation", "test"):
             for who, scores in result.get(split, {}).items():
                 metrics |= {f"{split}/{who}/{score}": value for score, value in scores.items()}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.tracking.base import DatasetEntry, ModelEntry, is_trial, resolve_links
-from orchestrator.tracking.mlflow_entities import write_dataset, write_model
+from orchestrator.tracking.mlflow_entities import mark_experiment, write_dataset, write_model
 from orchestrator.types import Value
 
 if TYPE_CHECKING:
@@ -166,6 +166,7 @@ class MlflowTracker:
         client = MlflowClient(self._uri)
         found = client.get_experiment_by_name(self._experiment)
         experiment_id = found.experiment_id if found else self._new_experiment(client)
+        mark_experiment(client, experiment_id, found.tags if found else {})
         self._adopt(client, experiment_id)
         return client, experiment_id
 

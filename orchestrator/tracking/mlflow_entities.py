@@ -1,6 +1,7 @@
 """Data sets and models as MLflow's own entities, so that its pages link them with the runs."""
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from orchestrator.tracking.base import DatasetEntry, ModelEntry
@@ -10,6 +11,14 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
 _NAME_TAG = "orchestrator.model"
+_KIND = "mlflow.experimentKind", "custom_model_development"
+"""With it MLflow's pages open the table of runs; by themselves they open an empty page about language models."""
+
+
+def mark_experiment(client: "MlflowClient", experiment_id: str, tags: Mapping[str, str]) -> None:
+    """Say what kind of experiment it is, unless ``tags`` say something already."""
+    if _KIND[0] not in tags:
+        client.set_experiment_tag(experiment_id, *_KIND)
 
 
 def write_dataset(client: "MlflowClient", run_id: str, entry: DatasetEntry) -> None:
