@@ -69,7 +69,7 @@ def _dispatch(config: RunConfig) -> int:
     elif config.stage.name == "logbook":
         print(logbook(read_view(plan), config.logbook))
     elif config.stage.name == "ui":
-        serve_ui(config)
+        serve_ui(plan)
     elif config.dry_run:
         print(describe_plan(plan, stages, tracking_uri(config)))
     elif config.stage.name == "train":

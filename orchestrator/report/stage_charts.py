@@ -1,5 +1,6 @@
 """The pictures of one stage: response curves and learning curves."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -32,7 +33,8 @@ _FEWEST_CURVES = 3
 _CURVES = 60
 """Learning curves in a picture."""
 _NEAR = 0.03
-"""Share of the hard range within which infeasible trainings are counted against feasible ones: our guess."""
+"""Share of the hard range: half of the least width of a stretch that is shaded between feasible trainings: our
+guess."""
 _BINS = 14
 """Places along a response curve at which the best over the other hyperparameters is taken."""
 
@@ -132,23 +134,25 @@ def _marks(
 
 
 def infeasible_spans(trainings: Sequence[Training], axis: Axis) -> Sequence[tuple[float, float]]:
-    """Where most trainings were infeasible: stretches of the axis, from a failed place to the last one next to it.
+    """Stretches of the axis in which every training was infeasible, half way to their feasible neighbours.
 
-    A stretch ends where a feasible training lies, unless at least as many infeasible ones lie around it.
+    A narrow one between feasible trainings is left out: there it was not the place that made it fail.
     """
     if axis.choices:
         return []
     ended = sorted((axis.at(t.configuration[axis.name]), t.outcome == INFEASIBLE) for t in trainings)
     found: list[tuple[float, float]] = []
-    for place, failed in ended:
-        near = [other for at, other in ended if abs(at - place) <= _NEAR]
-        if 2 * sum(near) <= len(near) or not failed:
+    for failed, group in itertools.groupby(range(len(ended)), key=lambda index: ended[index][1]):
+        if not failed:
             continue
-        if found and not any(not other and found[-1][1] < at < place for at, other in ended):
-            found[-1] = (found[-1][0], place)
-        else:
-            found.append((place, place))
-    return [(low, high) for low, high in found if high > low]
+        places = list(group)
+        first, last = ended[places[0]][0], ended[places[-1]][0]
+        before = ended[places[0] - 1][0] if places[0] > 0 else None
+        after = ended[places[-1] + 1][0] if places[-1] + 1 < len(ended) else None
+        if before is None or after is None or last - first >= 2 * _NEAR:
+            low = first - _NEAR if before is None else (before + first) / 2
+            found.append((low, last + _NEAR if after is None else (last + after) / 2))
+    return found
 
 
 def _read_response(view: SweepView, axis: Axis, points: Sequence[tuple[float, float, Training]], level: int) -> str:

@@ -53,7 +53,7 @@ def _class_dynamics(
         axes.grid(False)
 
     changed = np.diff(likeliest, axis=0) != 0
-    late = int(changed[int(_LATE * epochs) :].any(axis=0).sum())
+    late = int(changed[max(0, int(_LATE * epochs) - 1) :].any(axis=0).sum())
     wrong = int((likeliest[-1] != targets).sum())
     told = f"In the last third {late} of {examples} examples still changed their class; {wrong} are wrong at the end."
     told += (
@@ -81,7 +81,7 @@ def _value_dynamics(title: str, values: NDArray[np.float64], targets: NDArray[np
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axes.set_ylabel("prediction - target (deviations)")
 
-    late = np.abs(np.diff(errors[int(_LATE * epochs) :], axis=0))
+    late = np.abs(np.diff(errors[max(0, int(_LATE * epochs) - 1) :], axis=0))
     moves = float(late.mean()) if late.size else 0.0
     told = f"In the last third a prediction moves by {moves:.2g} standard deviations of the targets an epoch."
     told += " Large: the learning rate is large for the end of training." if moves > 0.1 else " They have settled."

@@ -21,6 +21,11 @@ def link(key: str, text: str) -> str:
     return f"[{text}](run:{key})"
 
 
+def has_link(text: str) -> bool:
+    """Whether ``text`` holds a :func:`link`."""
+    return _LINK.search(text) is not None
+
+
 def resolve_links(text: str, address: Callable[[str], str | None]) -> str:
     """``text`` with every :func:`link` led to ``address(key)``; where that is None only the words stay."""
 

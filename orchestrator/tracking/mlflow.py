@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.tracking.base import DatasetEntry, ModelEntry, is_trial, resolve_links
+from orchestrator.tracking.base import DatasetEntry, ModelEntry, has_link, is_trial, resolve_links
 from orchestrator.tracking.mlflow_entities import mark_experiment, write_dataset, write_model
 from orchestrator.types import Value
 
@@ -291,7 +291,7 @@ class MlflowTracker:
         elif run.status == "RUNNING":
             client.update_run(run.run_id, status="RUNNING")
         params = [Param(name, str(value)[:PARAM_CHARACTERS]) for name, value in run.params.items()]
-        tags = [RunTag(name, self._linked(experiment_id, value)) for name, value in run.tags.items()]
+        tags = [RunTag(name, self._linked(client, experiment_id, value)) for name, value in run.tags.items()]
         while run.metrics or params or tags:
             batch = run.metrics[:METRICS_PER_CALL]
             client.log_batch(run.run_id, [Metric(*entry) for entry in batch], params[:100], tags[:100])
@@ -319,26 +319,27 @@ class MlflowTracker:
         run.status = None
 
     def _create(self, client: "MlflowClient", experiment_id: str, run: _Run) -> str:
-        written = {name: self._linked(experiment_id, value) for name, value in run.tags.items()}
-        tags = {KEY_TAG: run.key, SWEEP_TAG: self._sweep_id, **written}
+        # Those with links come later, when the runs that they lead to are made too.
+        plain = {name: value for name, value in run.tags.items() if not has_link(value)}
+        tags = {KEY_TAG: run.key, SWEEP_TAG: self._sweep_id, **plain}
         if run.parent is not None:
             tags["mlflow.parentRunId"] = str(self._runs[run.parent].run_id)
         created = client.create_run(experiment_id, tags=tags, run_name=run.name)
-        run.tags = {}
+        run.tags = {name: value for name, value in run.tags.items() if name not in plain}
         if run.status == "RUNNING":
             run.status = None
         return str(created.info.run_id)
 
-    def _linked(self, experiment_id: str, text: str) -> str:
+    def _linked(self, client: "MlflowClient", experiment_id: str, text: str) -> str:
         """``text`` with links to runs as addresses within MLflow's pages."""
 
         def address(key: str) -> str | None:
             found = self._runs.get(key)
-            return (
-                None
-                if found is None or found.run_id is None
-                else f"#/experiments/{experiment_id}/runs/{found.run_id}"
-            )
+            if found is None or found.refused:
+                return None
+            if found.run_id is None:
+                found.run_id = self._create(client, experiment_id, found)
+            return f"#/experiments/{experiment_id}/runs/{found.run_id}"
 
         return resolve_links(text, address)[:TAG_CHARACTERS]
 

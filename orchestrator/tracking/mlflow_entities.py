@@ -1,8 +1,9 @@
 """Data sets and models as MLflow's own entities, so that its pages link them with the runs."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from orchestrator.tracking.base import DatasetEntry, ModelEntry
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
 _NAME_TAG = "orchestrator.model"
+KIND_TAG = "tags.kind"
 _KIND = "mlflow.experimentKind", "custom_model_development"
 """With it MLflow's pages open the table of runs; by themselves they open an empty page about language models."""
 
@@ -19,6 +21,27 @@ def mark_experiment(client: "MlflowClient", experiment_id: str, tags: Mapping[st
     """Say what kind of experiment it is, unless ``tags`` say something already."""
     if _KIND[0] not in tags:
         client.set_experiment_tag(experiment_id, *_KIND)
+
+
+def review_pages(uri: str, experiment: str, *, minimize: bool) -> Sequence[tuple[str, str]]:
+    """What there is to look at, and its address below that of MLflow's pages; empty where nothing is tracked yet.
+
+    MLflow's table begins with the newest hundred runs, without whose stage and sweep it shows no tree: so with many
+    trials it is entered by a filter.
+    """
+    from mlflow import MlflowClient
+
+    found = MlflowClient(uri).get_experiment_by_name(experiment)
+    if found is None:
+        return []
+    order = f"&orderByKey={quote('metrics.`best`')}&orderByAsc={str(minimize).lower()}"
+    views = {
+        "sweeps and their stages": (f"{KIND_TAG} != 'trial'", ""),
+        "trials, the best first": (f"{KIND_TAG} = 'trial'", order),
+        "failed trials": ("tags.state = 'infeasible'", ""),
+    }
+    runs = f"/#/experiments/{found.experiment_id}/runs?searchFilter="
+    return [(words, f"{runs}{quote(wanted)}{sorting}") for words, (wanted, sorting) in views.items()]
 
 
 def write_dataset(client: "MlflowClient", run_id: str, entry: DatasetEntry) -> None:

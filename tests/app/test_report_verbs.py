@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet
 import pytest
+from mlflow import MlflowClient
 
 from orchestrator.app.main import main
 
@@ -65,6 +66,24 @@ def test_the_report_is_an_artifact_of_the_sweep_in_mlflow(mlflow_template: Path)
     assert main(["stage=lr", *SMALL[:2], "tracking=mlflow", *SMALL[3:]]) == 0
     (found,) = Path("sweeps/mlartifacts").rglob("report.html")
     assert found.read_text() == (FOLDER / "report.html").read_text()
+    client = MlflowClient("sqlite:///sweeps/mlflow.db")
+    experiment = client.get_experiment_by_name("breast_cancer")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    runs = {run.data.tags["orchestrator.key"]: run for run in client.search_runs([experiment.experiment_id])}
+    sweep, stage = runs["sweep"], runs["stage:lr"]
+    pictures = {entry.path for entry in client.list_artifacts(stage.info.run_id, "pictures")}
+    assert "pictures/lr-learning-curves.svg" in pictures
+    best = min((run for key, run in runs.items() if key.startswith("trial:") and "best" in run.data.metrics),
+               key=lambda run: run.data.metrics["best"])  # fmt: skip
+    assert f"runs/{best.info.run_id})" in sweep.data.tags["mlflow.note.content"]
+    assert f"runs/{best.info.run_id})" in stage.data.tags["mlflow.note.content"]
+    assert {used.dataset.name for used in sweep.inputs.dataset_inputs} == {
+        "breast_cancer training", "breast_cancer validation"
+    }  # fmt: skip
+    [model] = client.search_logged_models([experiment.experiment_id])
+    assert model.tags["trial"] == best.data.tags["trial"]
+    assert model.source_run_id == sweep.info.run_id
+    assert model.status == "READY"
 
 
 @pytest.mark.parametrize("verb", ["report", "logbook"])
