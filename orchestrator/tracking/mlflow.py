@@ -157,6 +157,8 @@ class MlflowTracker:
 
     def _connect(self) -> tuple["MlflowClient", str]:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # With a server MLflow prints two lines for each trial that ends, and asks once more for each to do so.
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         # Here, not above: the import takes a second, and only this thread needs it.
         from mlflow import MlflowClient
 

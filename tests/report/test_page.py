@@ -323,6 +323,7 @@ KEPT = {
 
 def test_what_the_winner_predicts_is_shown(staged: SweepView, tmp_path: Path) -> None:
     (tmp_path / "predictions.json").write_text(json.dumps(KEPT))
+    (tmp_path / "mispredicted.png").write_bytes(b"a picture")
     shown = render(replace(staged, folder=tmp_path))
     assert "1 of 4 are wrong. Most often: 0 taken for 1 (1 x)" in shown
     assert "In the last third 1 of 3 examples still changed their class; 0 are wrong at the end" in shown
