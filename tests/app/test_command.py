@@ -78,7 +78,12 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(capsys: pytest.CaptureFixt
     assert re.search(r"worst case: \d+ epochs of 341 examples", output)
     for stage in ("lr", "batch_size", "momentum", "width", "decay", "depth", "ensemble"):
         assert re.search(rf"^  {stage} ", output, re.MULTILINE)
+    assert "time: known when the first trials have run" in output
     assert list(Path().iterdir()) == []
+    main(["stage=lr", *SMALL])
+    capsys.readouterr()
+    assert main(["stage=all", *SMALL, "dry_run=true"]) == 0
+    assert re.search(r"time: .* of training for what is left \(\d+ epochs are spent", capsys.readouterr().out)
 
 
 def test_status_of_nothing_and_of_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
