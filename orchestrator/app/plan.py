@@ -13,7 +13,6 @@ from orchestrator.study.study import SweepStudy
 from orchestrator.tasks.loading import load_once
 from orchestrator.training.data import size, steps_per_epoch
 
-
 _WIDEST = 60
 """Characters of a cell, so that the table fits most terminals."""
 
