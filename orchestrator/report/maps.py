@@ -23,6 +23,8 @@ _PAIRED = 4
 _MAPS = 6
 _INTERACTS = 0.03
 """Share explained only together from which a pair is said to interact. Our guess."""
+_CLEAR = 10.0
+"""F below which a product term is taken for chance: about one pair in 500 (F distribution, 1 and 50 degrees)."""
 _FEWEST_FITTED = 30
 """Trainings below which no share is given: five for each of the fit's six terms (rule of thumb)."""
 
@@ -80,6 +82,10 @@ def interactions(view: SweepView) -> Picture | None:
             both = (Axis(view, pair[0]), Axis(view, pair[1]))
             _cells(axes, view, trainings, both, level, bar=False)
             axes.tick_params(labelsize=7.5)
+            for ticks in (axes.xaxis, axes.yaxis):
+                labels = ticks.get_ticklabels()
+                for index, label in enumerate(labels):
+                    label.set_visible(len(labels) < 5 or index % 2 == 0)
             axes.xaxis.label.set_fontsize(8.5)
             axes.yaxis.label.set_fontsize(8.5)
             share = shares[pair]
@@ -90,8 +96,8 @@ def interactions(view: SweepView) -> Picture | None:
         f"The best {view.objective} within {epochs_text(level)} over pairs of the most important hyperparameters: "
         "brighter is better, blank was not tried, red crosses are infeasible, the star is the best of the "
         "sweep. Above "
-        "each map: the share of the order of trainings that only both together explain (the product term of a "
-        "quadratic fit to their ranks)."
+        "each map: the share of the order of the better trainings that only both together explain (the product "
+        "term of a quadratic fit to the ranks of the better half)."
     )
     known = {pair: share for pair, share in shares.items() if share is not None}
     return Picture(title, draw_figure(title, paint, height=height), shows, _read_pairs(known))
@@ -113,20 +119,26 @@ def _read_pairs(shares: Mapping[tuple[str, str], float]) -> str:
 def joint_share(view: SweepView, trainings: Sequence[Training], pair: tuple[str, str], level: int) -> float | None:
     """Share of the variance of ranks that the product of two unit coordinates explains beyond a quadratic in each.
 
+    Looked at is the better half of the trainings: far from the optimum one bad value decides alone. On a simulated
+    sweep of 1,000 trials in which only learning rate and batch size interact, that pair had 5 % and the others 0.
+
     Returns:
-        None with fewer than ``_FEWEST_FITTED`` trainings that got to ``level``.
+        None with fewer than ``_FEWEST_FITTED`` trainings in that half; 0 where chance would do as much (F below
+        ``_CLEAR``).
     """
-    known = [(t, value) for t in trainings if (value := t.best_by(level)) is not None]
-    if len(known) < _FEWEST_FITTED:
+    known = [(view.direction.cost(value), t) for t in trainings if (value := t.best_by(level)) is not None]
+    half = sorted(known, key=lambda item: item[0])[: -(-len(known) // 2)]
+    if len(half) < _FEWEST_FITTED:
         return None
-    costs = np.array([view.direction.cost(value) for _, value in known])
-    ranks = costs.argsort().argsort().astype(float)
-    x, z = (np.array([Axis(view, name).at(t.configuration[name]) for t, _ in known]) for name in pair)
+    ranks = np.arange(len(half), dtype=float)
+    x, z = (np.array([Axis(view, name).at(t.configuration[name]) for _, t in half]) for name in pair)
     x, z = x - x.mean(), z - z.mean()
     alone = np.stack([np.ones_like(x), x, x**2, z, z**2], axis=1)
     left = [_residual(design, ranks) for design in (alone, np.column_stack([alone, x * z]))]
-    total = float(((ranks - ranks.mean()) ** 2).sum())
-    return max(0.0, (left[0] - left[1]) / total)
+    gained = left[0] - left[1]
+    if gained * (len(half) - 6) < _CLEAR * left[1]:
+        return 0.0
+    return gained / float(((ranks - ranks.mean()) ** 2).sum())
 
 
 def _residual(design: NDArray[np.float64], target: NDArray[np.float64]) -> float:

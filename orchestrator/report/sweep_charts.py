@@ -75,11 +75,12 @@ def _spans(axes: Axes, view: SweepView) -> None:
         if last or view.records[index + 1].stage != record.stage:
             if number % 2 == 0:
                 axes.axvspan(begin, spent, color=GRID, alpha=0.35, linewidth=0)
-            if spent - begin > 0.12 * total:
-                # Where the line is not: it falls from left to right, or rises.
-                top = (begin + spent > total) == (view.direction.cost(1.0) > 0)
+            name = stage_of(record.stage)
+            # Where there is room, and where the line is not: it falls from left to right, or rises.
+            if begin and spent - begin > 0.018 * len(name) * total:
+                top = view.direction.cost(1.0) > 0
                 place = (begin + spent) / 2, 0.97 if top else 0.03
-                axes.text(*place, stage_of(record.stage), color=MUTED, ha="center", fontsize=8.5,
+                axes.text(*place, name, color=MUTED, ha="center", fontsize=8.5,
                           va="top" if top else "bottom", transform=axes.get_xaxis_transform())  # fmt: skip
             begin, number = spent, number + 1
 
