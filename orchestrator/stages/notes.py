@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.progress import duration, short
+from orchestrator.stages.duplicates import pointing_to
 from orchestrator.stages.visits import stage_of
 from orchestrator.study.records import TrialRecord
 from orchestrator.tracking.base import NOTE, link, stage_key, trial_key
@@ -63,7 +64,9 @@ def end_tags(record: TrialRecord) -> dict[str, str]:
     tags = {"state": record.state.value, "reason": record.reason or ""}
     if record.state is TrialState.PRUNED:
         tags["rung"] = str(record.epochs_run)
-    if record.state is TrialState.INFEASIBLE:
+    if record.parent is not None and record.detail == pointing_to(record.parent):
+        tags[NOTE] = f"Not trained again: the same as {link(trial_key(record.parent), f'trial {record.parent}')}."
+    elif record.state is TrialState.INFEASIBLE:
         line, _, trace = record.detail.partition("\n")
         traced = f"\n\n```\n{trace[-_DETAIL_CHARACTERS:].strip()}\n```" if trace.strip() else ""
         tags["detail"] = line[:500]

@@ -44,7 +44,7 @@ def judge(stage: SearchStage) -> Verdict:
         trials=len(own),
         epochs=stage.spent,
         pruned=sum(record.state is TrialState.PRUNED for record in own),
-        promoted=sum(record.parent is not None for record in own),
+        promoted=sum(record.parent is not None and record.epochs_run > record.inherited for record in own),
         infeasible=dict(reasons),
         best_trial=best.number if best else None,
         best_value=best.value if best else None,
