@@ -16,9 +16,7 @@ _WOULD_FAIL_AGAIN = (Reason.NON_FINITE, Reason.DIVERGED, Reason.OUT_OF_MEMORY)
 def already_tried(records: Iterable[TrialRecord], configuration: Configuration, epochs: int) -> TrialRecord | None:
     """The trial that has shown what ``configuration`` gives within ``epochs``; None if none has."""
     for record in records:
-        same = (
-            record.repeats is None and record.epochs == epochs and dict(record.configuration) == dict(configuration)
-        )
+        same = record.repeats is None and record.epochs == epochs and record.configuration == configuration
         if same and record.state.finished and record.reason is not Reason.TIMEOUT:
             failed = record.state is TrialState.INFEASIBLE
             if not failed or record.reason in _WOULD_FAIL_AGAIN:
