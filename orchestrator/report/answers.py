@@ -8,6 +8,7 @@ from typing import Any
 from orchestrator.progress import short
 from orchestrator.report.view import FINISHED, INFEASIBLE, REPEATS, SweepView
 from orchestrator.stages.visits import stage_of
+from orchestrator.study.records import TrialRecord
 
 
 def question(view: SweepView) -> str:
@@ -209,16 +210,30 @@ def _by_decade(view: SweepView) -> str:
 
 
 def _narrow(view: SweepView) -> str:
-    widened: dict[str, tuple[Any, Any]] = {}
-    for entry in view.finished.values():
-        widened |= entry.get("widened", {})
-    told = " ".join(
-        f"{name} was searched beyond its range, from {short(low)} to {short(high)}."
-        for name, (low, high) in widened.items()
-    )
-    still = _bounds(view)
+    """Where the winner lies beyond the range that was given, or at an end of what was searched."""
+    best = view.best
+    assert best is not None
+    told = [said for name in view.space.hyperparameters if (said := _beyond(view, best, name))]
+    told += [
+        said for said in _bounds(view) if not any(said.startswith(f"{other.partition(':')[0]} ") for other in told)
+    ]
+    return " ".join(told) or "No: the winner lies inside every range that was searched."
+
+
+def _beyond(view: SweepView, best: TrialRecord, name: str) -> str:
+    item, value = view.space[name], best.configuration[name]
+    if item.is_choice or (item.config.zero and value == 0):
+        return ""
+    place, (low, high) = item.to_unit(value), item.searched
+    if low - 1e-9 <= place <= high + 1e-9:
+        return ""
+    below = place < low
+    tried = [item.to_unit(t.configuration[name]) for t in view.trainings]
+    extreme = place <= min(tried) if below else place >= max(tried)
+    more = f", and is the {'least' if below else 'greatest'} value tried: widen it further" if extreme else ""
     return (
-        f"{told} {' '.join(still)}".strip() if still else f"{told} The winner lies inside what was searched.".strip()
+        f"{name}: yes. The winner's {short(value)} lies {'below' if below else 'above'} the range that was given, "
+        f"{item.config.low:g} to {item.config.high:g}; the search went on beyond it{more}."
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from orchestrator import compose
 from orchestrator.app.simulate import simulate_on, simulated_sweep
+from orchestrator.report.answers import in_a_minute
 from orchestrator.report.axes import Axis
 from orchestrator.report.html import mask, text
 from orchestrator.report.maps import joint_share
@@ -265,7 +266,18 @@ def test_the_first_questions_are_answered_in_a_minute(staged: SweepView, page: s
     failed = sum(training.outcome == INFEASIBLE for training in staged.trainings)
     assert f"{failed} of {len(staged.trainings)} trainings: {failed} x non_finite" in asked["What failed, and why?"]
     assert asked["What did each stage gain?"].startswith("start: first best ")
-    assert "what was searched" in asked["Was a range too narrow?"]
+    assert "range" in asked["Was a range too narrow?"]
+
+
+def test_a_winner_beyond_the_range_that_was_given_is_told(staged: SweepView) -> None:
+    best = staged.best
+    assert best is not None
+    batch = dict(best.configuration) | {"data.batch_size": 8, "optimizer.lr": 0.03}
+    records = [replace(r, configuration=batch) if r.number == best.number else r for r in staged.records]
+    told = dict(in_a_minute(replace(staged, records=records)))["Was a range too narrow?"]
+    assert "data.batch_size: yes. The winner's 8 lies below the range that was given, 16 to 512" in told
+    assert "least value tried: widen it further" in told
+    assert "optimizer.lr: yes" not in told
 
 
 def test_the_ground_where_most_fail_is_shaded(staged: SweepView) -> None:
