@@ -18,7 +18,7 @@ from orchestrator.app.ui import serve_ui
 from orchestrator.app.wiring import code_version, make_program, make_runner, make_tracker, tracking_uri
 from orchestrator.config.compose import to_plain, to_yaml
 from orchestrator.config.entry import run_command, use_words
-from orchestrator.config.schema import RunConfig
+from orchestrator.config.schema import RunConfig, SweepConfig
 from orchestrator.ensemble.stage import describe as describe_ensemble
 from orchestrator.ensemble.stage import run_ensemble
 from orchestrator.ensemble.winner import files, keep_predictions, track_winner
@@ -216,7 +216,19 @@ def _conclude(sweep: Sweep) -> None:
     say(f"best learning rate: {best.configuration['optimizer.lr']:.4g}")
     say(f"train it again: {retrain_command(sweep.folder)}")
     if sweep.config.tracking.name == "mlflow":
-        say(f"look at it: mlflow ui --backend-store-uri {mask(tracking_uri(sweep.config))}")
+        say(f"look at it: {mask(_ui_command(sweep.config))}")
+
+
+def _ui_command(config: RunConfig) -> str:
+    """The command that serves MLflow's pages of the sweep's store and task."""
+    words = ["stage=ui", f"task={config.task.option}"]
+    if config.task.option == "custom":
+        words += [f"task.name={config.task.name}", f"task._target_={config.task.target}"]
+    if config.sweep.dir != SweepConfig().dir:
+        words.append(f"sweep.dir={config.sweep.dir}")
+    if config.tracking.uri is not None:
+        words.append(f"tracking.uri={config.tracking.uri}")
+    return f"python run.py {shlex.join(words)}"
 
 
 def _note_command(sweep: Sweep) -> None:
