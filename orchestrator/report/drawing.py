@@ -60,7 +60,9 @@ _SIZE = (5.4, 3.5)
 """Inches: small enough that its type stays readable on a phone."""
 
 
-def draw(name: str, paint: Callable[[Axes], None], *, height: float = _SIZE[1], left: float = 0.78) -> str:
+def draw(
+    name: str, paint: Callable[[Axes], None], *, height: float = _SIZE[1], left: float = 0.78, right: float = 0.14
+) -> str:
     """One picture as an ``<svg>`` element.
 
     Args:
@@ -68,11 +70,13 @@ def draw(name: str, paint: Callable[[Axes], None], *, height: float = _SIZE[1], 
         paint: draws on the axes.
         height: in inches; the width is that of all pictures.
         left: inches for the labels on the left.
+        right: inches on the right; the labels of a colour bar need 0.6.
     """
 
     def whole(figure: Figure) -> None:
         # Margins in inches; a layout engine would draw everything twice.
-        figure.subplots_adjust(left=left / _SIZE[0], right=0.975, bottom=0.52 / height, top=1 - 0.32 / height)
+        ends = {"left": left / _SIZE[0], "right": 1 - right / _SIZE[0]}
+        figure.subplots_adjust(**ends, bottom=0.52 / height, top=1 - 0.32 / height)
         paint(figure.add_subplot(facecolor="none"))
 
     return draw_figure(name, whole, height=height)

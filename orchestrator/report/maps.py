@@ -57,7 +57,7 @@ def rate_map(view: SweepView, stage: str) -> Picture | None:
         "does not depend on the other. Good cells at an edge of the map ask for a wider window."
     )
     title = f"{stage}: {name} and optimizer.lr"
-    return Picture(title, draw(title, paint), told, ideal)
+    return Picture(title, draw(title, paint, right=0.6), told, ideal)
 
 
 def interactions(view: SweepView) -> Picture | None:
@@ -111,8 +111,9 @@ def _read_pairs(shares: Mapping[tuple[str, str], float]) -> str:
     if not shares:
         return "Too few trainings to tell pairs apart; look whether good cells lie on a slope."
     return (
-        "No pair stands out: each hyperparameter can be judged by itself. Trials were not drawn evenly, so take it "
-        "as a hint."
+        "No pair stands out beyond chance. Trials were not drawn evenly, and a stage tries little of what "
+        "it does not "
+        "ask about: take it as a hint, not as proof that each can be judged by itself."
     )
 
 

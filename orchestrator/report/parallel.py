@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from orchestrator.report.axes import Axis, epochs_text
 from orchestrator.report.drawing import BLUE, GREEN, INK, MUTED, draw
@@ -18,6 +19,8 @@ _FEWEST = 8
 """Trainings below which the table of trials says more: our guess."""
 _BEST_SHARE = 0.1
 """What is read off the picture are the best tenth (our choice)."""
+_AGAINST_ALL = 0.5
+"""And share of what nine tenths of all trainings span there: where all run together nothing else was tried."""
 _NARROW = 0.35
 """Share of an axis within which the best tenth lie, where the picture is said to show a preference: our guess."""
 
@@ -61,7 +64,7 @@ def parallel_coordinates(view: SweepView) -> Picture | None:
         "tenth; green: "
         f"the best. {min(len(ranked), _LINES)} of {len(ranked)} trainings are drawn."
     )
-    return Picture(title, draw(title, paint, height=3.9, left=0.45), shows, _read(axes_of, rows[:best]))
+    return Picture(title, draw(title, paint, height=3.9, left=0.45), shows, _read(axes_of, rows, best))
 
 
 def _places(training: Training, axes_of: Sequence[Axis], spans: Sequence[tuple[float, float]]) -> list[float]:
@@ -87,15 +90,18 @@ def _frame(axes: Axes, axes_of: Sequence[Axis], spans: Sequence[tuple[float, flo
             axes.text(place + 0.04, (at - low) / (high - low), label, fontsize=7.5, color=INK, va="center")
 
 
-def _read(axes_of: Sequence[Axis], best: "np.ndarray[tuple[int, int], np.dtype[np.float64]]") -> str:
-    """Where the best lines run close together, and where they fan out."""
-    spread = {axis.name: float(np.ptp(best[:, index])) for index, axis in enumerate(axes_of)}
-    narrow = [name for name, width in spread.items() if width <= _NARROW]
-    count = f"The best {len(best)} " + ("lines" if len(best) > 1 else "line")
-    if len(best) < 3:
+def _read(axes_of: Sequence[Axis], rows: NDArray[np.float64], best: int) -> str:
+    """Where the best lines run close together although others do not, and where they fan out."""
+    spread = {axis.name: float(np.ptp(rows[:best, index])) for index, axis in enumerate(axes_of)}
+    tried = {axis.name: float(np.ptp(np.percentile(rows[:, index], [5, 95]))) for index, axis in enumerate(axes_of)}
+    narrow = [name for name, width in spread.items() if width <= min(_NARROW, _AGAINST_ALL * tried[name])]
+    count = f"The best {best} " + ("lines" if best > 1 else "line")
+    if best < 3:
         return f"{count} alone say little; look where the blue lines run together."
     if not narrow:
-        return f"{count} fan out over every axis: no single value is needed for a good result."
+        return f"{count} do not run closer together than all do: no single value stands out as needed."
     others = [name for name in spread if name not in narrow]
     told = f"{count} run together at {', '.join(narrow)}: these values are needed."
-    return told + (f" They fan out at {', '.join(others)}: there other values do as well." if others else "")
+    return told + (
+        f" Not so at {', '.join(others)}: there other values do as well, or little else was tried." if others else ""
+    )

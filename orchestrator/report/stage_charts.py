@@ -180,6 +180,8 @@ def _read_ends(view: SweepView, axis: Axis, value: Value) -> str:
     """Where ``value`` lies at an end of the searched range that may be widened."""
     first, last = view.space[axis.name].searched
     place, near = axis.at(value), 0.02 * (last - first)
+    if place < first - near or place > last + near:
+        return " That is beyond the range that was given: the search went on where the best lay at its end."
     if place <= first + near and first > 0:
         return f" It lies at the low end of the searched range: widen space.{axis.name}.low."
     if place >= last - near and last < 1:

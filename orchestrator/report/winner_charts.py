@@ -66,7 +66,7 @@ def _class_dynamics(
         "the hardest "
         "below: dark is wrong and sure, bright is right and sure. A cross: the likeliest class changed."
     )
-    return Picture(title, draw(title, paint, height=3.9, left=0.4), shows, told)
+    return Picture(title, draw(title, paint, height=3.9, left=0.4, right=0.45), shows, told)
 
 
 def _value_dynamics(title: str, values: NDArray[np.float64], targets: NDArray[np.float64]) -> Picture:
