@@ -101,7 +101,7 @@ def _read(axes_of: Sequence[Axis], rows: NDArray[np.float64], best: int) -> str:
     if not narrow:
         return f"{count} do not run closer together than all do: no single value stands out as needed."
     others = [name for name in spread if name not in narrow]
-    told = f"{count} run together at {', '.join(narrow)}: these values are needed."
+    told = f"{count} run together at {', '.join(narrow)}: these values seem to be needed."
     return told + (
         f" Not so at {', '.join(others)}: there other values do as well, or little else was tried." if others else ""
     )
