@@ -1,6 +1,9 @@
 """What the user sees while it runs: a calm line that is rewritten on a terminal, and rare lines in a file."""
 
 import logging
+import os
+import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +13,7 @@ from typing import TextIO
 
 from orchestrator.files import storing
 from orchestrator.masking import Masking, mask_addresses
+from orchestrator.types import Value
 
 LINE_EVERY_S = 10.0
 """Seconds between progress lines where the output is not a terminal."""
@@ -17,11 +21,19 @@ REWRITE_EVERY_S = 0.2
 
 
 class Progress:
-    """Writes lines to the terminal and to the sweep's log."""
+    """Writes lines to the terminal and to the sweep's log.
+
+    Where the output is not a terminal, or one that cannot rewrite a line (``TERM=dumb``), plain lines come now and
+    then. Colours only on a terminal, and not with ``NO_COLOR`` (https://no-color.org).
+    """
+
+    whole: Callable[[], str] | None = None
+    """What to say of the whole sweep behind every update."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
-        self._live = self._stream.isatty()
+        self._live = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._coloured = self._live and not os.environ.get("NO_COLOR")
         self._shown = False
         self._last = 0.0
         self._log = logging.getLogger("orchestrator.files")
@@ -30,7 +42,7 @@ class Progress:
         """A line (or several) that stays, without the passwords in addresses."""
         self._clear()
         text = mask_addresses(text)
-        print(text, file=self._stream, flush=True)
+        print(self._styled(text), file=self._stream, flush=True)
         for line in text.splitlines():
             self._log.info(line)
 
@@ -44,9 +56,12 @@ class Progress:
             return
         self._last = now
         text = status if isinstance(status, str) else status()
+        text += f"; {self.whole()}" if self.whole is not None else ""
         if self._live:
             self._clear()
-            self._stream.write(mask_addresses(text)[:200])
+            # One column less than there are: a full line makes some terminals scroll.
+            width = shutil.get_terminal_size((100, 24)).columns - 1
+            self._stream.write(self._styled(cut(mask_addresses(text), width)))
             self._stream.flush()
             self._shown = True
         else:
@@ -57,6 +72,16 @@ class Progress:
             self._stream.write("\r\x1b[2K")
             self._shown = False
 
+    def _styled(self, text: str) -> str:
+        """``text`` with the stage's name at its beginning in bold."""
+        found = re.match(r"\[[^\]\n]+\]", text) if self._coloured else None
+        return f"\x1b[1m{found[0]}\x1b[0m{text[found.end() :]}" if found else text
+
+
+def cut(text: str, width: int) -> str:
+    """``text`` in at most ``width`` characters; what is left out is marked."""
+    return text if len(text) <= width else text[: max(0, width - 3)] + "..."
+
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows as aligned columns; the first row is the heading."""
@@ -64,6 +89,11 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def short(value: Value) -> str:
+    """A value as people write it: three significant digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def duration(seconds: float) -> str:

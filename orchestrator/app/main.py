@@ -18,22 +18,24 @@ from orchestrator.app.ui import serve_ui
 from orchestrator.app.wiring import code_version, make_program, make_runner, make_tracker, tracking_uri
 from orchestrator.config.compose import to_plain, to_yaml
 from orchestrator.config.entry import run_command, use_words
-from orchestrator.config.schema import RunConfig
+from orchestrator.config.schema import RunConfig, SweepConfig
 from orchestrator.ensemble.stage import describe as describe_ensemble
 from orchestrator.ensemble.stage import run_ensemble
+from orchestrator.ensemble.winner import files, keep_predictions, track_winner
 from orchestrator.errors import InterruptedSweepError, NoFeasibleTrialError, OrchestratorError, StorageError
 from orchestrator.files import is_storage_trouble, storage_trouble, write_text
 from orchestrator.masking import Masking, mask, mask_addresses, masked
 from orchestrator.preflight.registry import overview
-from orchestrator.progress import Progress, log_to, table
+from orchestrator.progress import Progress, log_to, short, table
 from orchestrator.report.logbook import logbook
-from orchestrator.report.page import write_report
+from orchestrator.report.page import Report, write_report
 from orchestrator.report.view import read_view, view_of
 from orchestrator.stages.preflight import baselines, check_names, compare_with_baselines, run_preflight_stage
 from orchestrator.stages.recipe import StageSequence
-from orchestrator.stages.sweep import Plan, Sweep, make_plan, open_sweep, retrain_command, short
+from orchestrator.stages.sweep import Plan, Sweep, make_plan, open_sweep, retrain_command
+from orchestrator.stages.visits import stage_of
 from orchestrator.study.storage import quiet_optuna
-from orchestrator.tracking.base import SWEEP
+from orchestrator.tracking.base import SWEEP, stage_key
 
 _MASKING = Masking()
 
@@ -72,11 +74,11 @@ def _dispatch(config: RunConfig) -> int:
     elif config.stage.name == "audit":
         audit(plan, run_stages)
     elif config.stage.name == "report":
-        print(f"report: {write_report(read_view(plan))}")
+        print(f"report: {write_report(read_view(plan)).page}")
     elif config.stage.name == "logbook":
         print(logbook(read_view(plan), config.logbook))
     elif config.stage.name == "ui":
-        serve_ui(config)
+        serve_ui(plan)
     else:
         try_task(plan)
         if config.dry_run:
@@ -163,7 +165,9 @@ def _ensemble(sweep: Sweep, name: str) -> None:
 def _report(sweep: Sweep) -> None:
     """Write the report, and say where; a failure to do so must not hide how the command ended."""
     try:
-        path = write_report(view_of(sweep))
+        keep_predictions(sweep)
+        track_winner(sweep)
+        report = write_report(view_of(sweep))
     except Exception as error:
         logging.getLogger("orchestrator.files").exception("the report could not be written")
         sweep.progress.say(
@@ -171,8 +175,22 @@ def _report(sweep: Sweep) -> None:
             "python run.py stage=report tries again"
         )
         return
-    sweep.tracker.file(SWEEP, "report", path)
-    sweep.progress.say(f"report: {path}")
+    track_report(sweep, report)
+    sweep.progress.say(f"report: {report.page}")
+
+
+def track_report(sweep: Sweep, report: Report) -> None:
+    """The page and all pictures for the sweep's run; the pictures of a stage for the run of its last visit too."""
+    sweep.tracker.file(SWEEP, "report", report.page)
+    for path in files(sweep.folder):
+        sweep.tracker.file(SWEEP, "report", path)
+    last = {stage_of(key): key for key in sweep.ledger.finished}
+    for part, paths in report.pictures.items():
+        visit = last.get(part.removeprefix("stage-"))
+        for path in paths:
+            sweep.tracker.file(SWEEP, "pictures", path)
+            if visit is not None:
+                sweep.tracker.file(stage_key(visit), "pictures", path)
 
 
 def _announce(sweep: Sweep, names: list[str]) -> None:
@@ -209,7 +227,19 @@ def _conclude(sweep: Sweep) -> None:
     say(f"best learning rate: {best.configuration['optimizer.lr']:.4g}")
     say(f"train it again: {retrain_command(sweep.folder)}")
     if sweep.config.tracking.name == "mlflow":
-        say(f"look at it: mlflow ui --backend-store-uri {mask(tracking_uri(sweep.config))}")
+        say(f"look at it: {mask(_ui_command(sweep.config))}")
+
+
+def _ui_command(config: RunConfig) -> str:
+    """The command that serves MLflow's pages of the sweep's store and task."""
+    words = ["stage=ui", f"task={config.task.option}"]
+    if config.task.option == "custom":
+        words += [f"task.name={config.task.name}", f"task._target_={config.task.target}"]
+    if config.sweep.dir != SweepConfig().dir:
+        words.append(f"sweep.dir={config.sweep.dir}")
+    if config.tracking.uri is not None:
+        words.append(f"tracking.uri={config.tracking.uri}")
+    return f"python run.py {shlex.join(words)}"
 
 
 def _note_command(sweep: Sweep) -> None:

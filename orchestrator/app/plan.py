@@ -1,14 +1,21 @@
 """``dry_run=true``: what a command would do and cost at most."""
 
+import statistics
+
 from orchestrator.config.schema import RunConfig
-from orchestrator.progress import table
+from orchestrator.progress import cut, duration, table
 from orchestrator.stages.ledger import Ledger
-from orchestrator.stages.sweep import LEDGER_FILE, Plan
+from orchestrator.stages.sweep import LEDGER_FILE, STUDY_FILE, Plan
 from orchestrator.stages.visits import Visit, make_visits, varied
 from orchestrator.study.pruners import rungs_of
+from orchestrator.study.storage import open_journal
+from orchestrator.study.study import SweepStudy
 from orchestrator.tasks.loading import load_once
 from orchestrator.training.data import size, steps_per_epoch
 from orchestrator.training.probe import check_task
+
+_WIDEST = 60
+"""Characters of a cell, so that the table fits most terminals."""
 
 
 def stages_of(config: RunConfig) -> list[str]:
@@ -48,7 +55,7 @@ def describe_plan(plan: Plan, stages: list[str], tracking: str) -> str:
             rows.append([name, settings.asks, "nothing on this task: skipped", "0", "0"])
         else:
             cost = sum(_epochs(config, visit) for visit in own)
-            rows.append([name, settings.asks, _what(plan, name), str(len(own)), str(cost)])
+            rows.append([name, settings.asks, cut(_what(plan, name), _WIDEST), str(len(own)), str(cost)])
     total = _total(config, visits)
     examples = size(load_once(config.task)[1].train)
     steps = total * steps_per_epoch(examples, int(plan.base["data.batch_size"]))
@@ -60,10 +67,28 @@ def describe_plan(plan: Plan, stages: list[str], tracking: str) -> str:
             table(rows),
             f"worst case: {total} epochs of {examples} examples, {steps} steps at the default batch size; "
             f"stopping early ({config.pruner.name}, rungs {rungs}) makes it less",
+            _time(plan, total),
             f"runner {config.runner.name}, sampler {config.sampler.name}",
             f"results: {plan.folder}" + (f" and {tracking}" if config.tracking.name == "mlflow" else ""),
             "dry run: nothing was started",
         ]
+    )
+
+
+def _time(plan: Plan, epochs: int) -> str:
+    """How long so many epochs take on one worker, by the sweep's trials so far."""
+    journal = plan.folder / STUDY_FILE
+    if not journal.exists():
+        return "time: known when the first trials have run"
+    study = SweepStudy(open_journal(journal, writable=False), plan.name, plan.task.direction, plan.space)
+    rates = [r.seconds / r.epochs_paid for r in study.records if r.state.finished and r.epochs_paid]
+    if not rates:
+        return "time: known when the first trials have run"
+    spent = sum(record.epochs_paid for record in study.records)
+    left = max(0, epochs - spent) * statistics.mean(rates)
+    return (
+        f"time: {duration(left)} of training for what is left ({spent} epochs are spent, one took "
+        f"{statistics.mean(rates):.2g} s on average), divided by the number of workers"
     )
 
 

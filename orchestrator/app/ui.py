@@ -13,21 +13,23 @@ from pathlib import Path
 from types import FrameType
 
 from orchestrator.app.wiring import tracking_uri
-from orchestrator.config.schema import RunConfig
 from orchestrator.errors import ConfigError, OrchestratorError
+from orchestrator.stages.sweep import Plan
+from orchestrator.tracking.mlflow_entities import review_pages
 
 _HOST = "127.0.0.1"
 _START_S = 120.0
 """Seconds that MLflow may take until it answers: it upgrades an older store's tables first."""
 
 
-def serve_ui(config: RunConfig, say: Callable[[str], None] = print) -> None:
+def serve_ui(plan: Plan, say: Callable[[str], None] = print) -> None:
     """Start MLflow's server, say its address, and wait until Ctrl-C (or SIGTERM) ends both.
 
     Raises:
         ConfigError: there is no such store, or the port is taken.
         OrchestratorError: the server ended by itself.
     """
+    config = plan.config
     uri = tracking_uri(config)
     if uri.startswith(("http://", "https://")):
         say("MLflow runs as a server already: open the address given as tracking.uri")
@@ -49,7 +51,10 @@ def serve_ui(config: RunConfig, say: Callable[[str], None] = print) -> None:
     )
     try:
         _wait_for(process, config.ui.port)
-        say(f"MLflow: http://{_HOST}:{config.ui.port} (Ctrl-C ends it)")
+        address = f"http://{_HOST}:{config.ui.port}"
+        say(f"MLflow: {address} (Ctrl-C ends it)")
+        for view, below in review_pages(uri, plan.config.task.name, minimize=plan.task.direction.cost(1.0) > 0):
+            say(f"  {view}: {address}{below}")
         _ended(process.wait())
     except KeyboardInterrupt:
         say("MLflow is stopped")

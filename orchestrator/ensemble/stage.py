@@ -9,6 +9,7 @@ from torch import Tensor
 
 from orchestrator.config.hyperparameters import from_flat
 from orchestrator.ensemble.greedy import select_bagged
+from orchestrator.ensemble.winner import calibration
 from orchestrator.errors import NoFeasibleTrialError
 from orchestrator.files import write_json
 from orchestrator.progress import table
@@ -19,6 +20,7 @@ from orchestrator.tasks.loading import load_once
 from orchestrator.tracking.base import SWEEP, stage_key
 from orchestrator.training import checkpoint
 from orchestrator.training.loop import pick_device, predict
+from orchestrator.training.watch import class_dimension
 
 ENSEMBLE_FILE = "ensemble.json"
 
@@ -38,6 +40,11 @@ class EnsembleResult:
     predicted by members that the other half chose; the single best was chosen on all of it."""
     test: Mapping[str, Mapping[str, float]]
     """``single`` and ``ensemble`` to scores on the test split."""
+    growth: Sequence[Mapping[str, float]]
+    """By number of members, the strongest first: trial added last, objective on ``validation`` (on which the
+    members were chosen) and on ``test``."""
+    calibration: Mapping[str, Sequence[tuple[int, float, float]]]
+    """``single`` and ``ensemble`` (cross-fitted) to bins of confidence on validation; empty without classes."""
 
 
 def run_ensemble(sweep: Sweep, stage: str) -> EnsembleResult:
@@ -83,12 +90,50 @@ def run_ensemble(sweep: Sweep, stage: str) -> EnsembleResult:
             "single": sweep.task.score(test[single], test_targets),
             "ensemble": sweep.task.score(_average(test, members), test_targets),
         },
+        growth=_growth(sweep, candidates, members, [(validation, targets), (test, test_targets)]),
+        calibration=_calibration({"single": validation[single], "ensemble": crossed}, targets),
     )
     write_json(
         sweep.folder / ENSEMBLE_FILE,
         {"weights": result.weights, "validation": result.validation, "test": result.test, "single": result.single},
     )
     return result
+
+
+def _growth(
+    sweep: Sweep,
+    candidates: Sequence[TrialRecord],
+    members: Mapping[int, float],
+    splits: Sequence[tuple[Sequence[Tensor] | Mapping[int, Tensor], Tensor]],
+) -> Sequence[Mapping[str, float]]:
+    """The objective on each of ``splits`` (validation, test) as members are added, the greatest weight first."""
+    strongest = sorted(members, key=lambda index: (-members[index], index))
+    found = []
+    for count in range(1, len(strongest) + 1):
+        total = sum(members[index] for index in strongest[:count])
+        shares = {index: members[index] / total for index in strongest[:count]}
+        scores = [
+            sweep.task.score(_average({index: predictions[index] for index in shares}, shares), targets)
+            for predictions, targets in splits
+        ]
+        objective = sweep.task.objective
+        found.append(
+            {
+                "trial": float(candidates[strongest[count - 1]].number),
+                "validation": scores[0][objective],
+                "test": scores[1][objective],
+            }
+        )
+    return found
+
+
+def _calibration(
+    predictions: Mapping[str, Tensor], targets: Tensor
+) -> Mapping[str, Sequence[tuple[int, float, float]]]:
+    first = next(iter(predictions.values()))
+    if targets.dim() != 1 or class_dimension(first, targets) is None:
+        return {}
+    return {who: calibration(values, targets) for who, values in predictions.items()}
 
 
 def describe(sweep: Sweep, result: EnsembleResult) -> str:

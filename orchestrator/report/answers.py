@@ -1,11 +1,14 @@
 """What the page says in words: the question, how sure the answer is, what to look at next."""
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.report.view import FINISHED, INFEASIBLE, SweepView
-from orchestrator.stages.sweep import short
+from orchestrator.progress import short
+from orchestrator.report.view import FINISHED, INFEASIBLE, REPEATS, SweepView
 from orchestrator.stages.visits import stage_of
+from orchestrator.study.records import TrialRecord
 
 
 def question(view: SweepView) -> str:
@@ -123,3 +126,138 @@ def _beaten(view: SweepView) -> Sequence[str]:
     }
     better = [name for name, score in models.items() if not view.direction.better(value, score)]
     return [f"{name} does as well or better on validation ({models[name]:.4g})." for name in better]
+
+
+def worth(view: SweepView, entry: Mapping[str, Any]) -> str:
+    """Whether the ensemble of ``entry`` pays, in words."""
+    better = {
+        split: view.direction.better(entry[split]["ensemble"][view.objective], entry[split]["single"][view.objective])
+        for split in ("validation", "test")
+    }
+    count = len(entry["weights"])
+    told = {
+        (True, True): "The ensemble is better on validation and on test",
+        (True, False): "The ensemble is better on validation but not on test: do not count on it",
+        (False, True): "The ensemble is better on test, but was not on validation: the gain is uncertain",
+        (False, False): "The ensemble is no better than the best single model: use that one",
+    }[better["validation"], better["test"]]
+    return f"{told}. It costs {count} predictions instead of one. The test split was read once, at {view.test_read}."
+
+
+def in_a_minute(view: SweepView) -> Sequence[tuple[str, str]]:
+    """The questions that a reader who did not run the sweep asks first, with the answers; empty without a winner."""
+    if view.best is None:
+        return []
+    found = [
+        ("Which learning rate, and why?", _learning_rate(view)) if "optimizer.lr" in view.space else None,
+        ("Was a range too narrow?", _narrow(view)),
+        ("What failed, and why?", _failed(view)),
+        ("What did each stage gain?", _gains(view)),
+    ]
+    found += [
+        ("Is the ensemble worth its cost?", worth(view, entry))
+        for entry in view.finished.values()
+        if "weights" in entry
+    ]
+    return [pair for pair in found if pair is not None]
+
+
+def _learning_rate(view: SweepView) -> str:
+    best = view.best
+    assert best is not None
+    assert best.value is not None
+    rate = float(best.configuration["optimizer.lr"])
+    noise = view.noise[0]
+    ended = [t for t in view.trainings if t.outcome == FINISHED and t.last.value is not None]
+    told = f"{rate:.3g}: it was in the configuration that did best of {len(view.trainings)} trainings"
+    rates = sorted(float(t.configuration["optimizer.lr"]) for t in view.trainings)
+    told += f" at rates from {rates[0]:.2g} to {rates[-1]:.2g}. {_by_decade(view)}"
+    if noise and len(ended) > 1:
+        near = [
+            float(t.configuration["optimizer.lr"])
+            for t in ended
+            if abs((t.last.value or 0.0) - best.value) <= 2 * noise
+        ]
+        told += (
+            f" Finished trainings within two seed noises of it had rates from {min(near):.3g} to {max(near):.3g}."
+            if len(near) > 1
+            else " No other finished training came within two seed noises of it."
+        )
+    failed = [
+        float(t.configuration["optimizer.lr"])
+        for t in view.trainings
+        if t.outcome == INFEASIBLE and str(t.last.reason) in ("non_finite", "diverged")
+    ]
+    if failed:
+        told += f" Training diverged at rates from {min(failed):.3g} up."
+    return told
+
+
+def _by_decade(view: SweepView) -> str:
+    """What each decade of learning rates came to at best, all after equally many epochs; empty with one decade."""
+    trainings = [t for t in view.trainings if t.outcome != REPEATS]
+    epoch = view.common_epoch(trainings)
+    decades: dict[int, float] = {}
+    for training in trainings:
+        value = training.best_by(epoch) if epoch else None
+        if value is not None:
+            decade = math.floor(math.log10(float(training.configuration["optimizer.lr"])))
+            decades[decade] = view.direction.best([value, decades.get(decade, view.direction.worst)])
+    if len(decades) < 2:
+        return ""
+    listed = ", ".join(f"{10.0**d:g} to {10.0 ** (d + 1):g}: {decades[d]:.3g}" for d in sorted(decades))
+    return f"The best {view.objective} after {epoch} epoch{'s' if epoch > 1 else ''} by rate: {listed}."
+
+
+def _narrow(view: SweepView) -> str:
+    """Where the winner lies beyond the range that was given, or at an end of what was searched."""
+    best = view.best
+    assert best is not None
+    told = [said for name in view.space.hyperparameters if (said := _beyond(view, best, name))]
+    told += [
+        said for said in _bounds(view) if not any(said.startswith(f"{other.partition(':')[0]} ") for other in told)
+    ]
+    return " ".join(told) or "No: the winner lies inside every range that was searched."
+
+
+def _beyond(view: SweepView, best: TrialRecord, name: str) -> str:
+    item, value = view.space[name], best.configuration[name]
+    if item.is_choice or (item.config.zero and value == 0):
+        return ""
+    place, (low, high) = item.to_unit(value), item.searched
+    if low - 1e-9 <= place <= high + 1e-9:
+        return ""
+    below = place < low
+    tried = [item.to_unit(t.configuration[name]) for t in view.trainings]
+    extreme = place <= min(tried) if below else place >= max(tried)
+    more = f", and is the {'least' if below else 'greatest'} value tried: widen it further" if extreme else ""
+    return (
+        f"{name}: yes. The winner's {short(value)} lies {'below' if below else 'above'} the range that was given, "
+        f"{item.config.low:g} to {item.config.high:g}; the search went on beyond it{more}."
+    )
+
+
+def _failed(view: SweepView) -> str:
+    failed = [t for t in view.trainings if t.outcome == INFEASIBLE]
+    if not failed:
+        return f"None of {len(view.trainings)} trainings."
+    reasons = Counter(str(t.last.reason) for t in failed)
+    parts = []
+    for reason, count in reasons.most_common():
+        own = [t for t in failed if str(t.last.reason) == reason]
+        detail = next(iter(own[0].last.detail.splitlines()), "")
+        rates = sorted(float(t.configuration["optimizer.lr"]) for t in own if "optimizer.lr" in t.configuration)
+        where = f" at learning rates from {rates[0]:.2g} to {rates[-1]:.2g}" if rates else ""
+        parts.append(f"{count} x {reason}{where} (for example: {detail[:120]})")
+    return f"{len(failed)} of {len(view.trainings)} trainings: {'; '.join(parts)}."
+
+
+def _gains(view: SweepView) -> str:
+    visits: dict[str, list[Mapping[str, Any]]] = {}
+    for key, entry in view.finished.items():
+        if "best_value" in entry and not entry.get("skipped"):
+            visits.setdefault(stage_of(key), []).append(entry)
+    won = {name: told for name, entries in visits.items() if (told := gain(view, entries))}
+    nothing = [name for name in visits if name not in won]
+    told = "; ".join(f"{name}: {what}" for name, what in won.items())
+    return told + (f"; nothing: {', '.join(nothing)}" if nothing else "") + "."

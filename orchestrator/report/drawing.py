@@ -60,7 +60,9 @@ _SIZE = (5.4, 3.5)
 """Inches: small enough that its type stays readable on a phone."""
 
 
-def draw(name: str, paint: Callable[[Axes], None], *, height: float = _SIZE[1], left: float = 0.78) -> str:
+def draw(
+    name: str, paint: Callable[[Axes], None], *, height: float = _SIZE[1], left: float = 0.78, right: float = 0.14
+) -> str:
     """One picture as an ``<svg>`` element.
 
     Args:
@@ -68,12 +70,23 @@ def draw(name: str, paint: Callable[[Axes], None], *, height: float = _SIZE[1], 
         paint: draws on the axes.
         height: in inches; the width is that of all pictures.
         left: inches for the labels on the left.
+        right: inches on the right; the labels of a colour bar need 0.6.
     """
+
+    def whole(figure: Figure) -> None:
+        # Margins in inches; a layout engine would draw everything twice.
+        ends = {"left": left / _SIZE[0], "right": 1 - right / _SIZE[0]}
+        figure.subplots_adjust(**ends, bottom=0.52 / height, top=1 - 0.32 / height)
+        paint(figure.add_subplot(facecolor="none"))
+
+    return draw_figure(name, whole, height=height)
+
+
+def draw_figure(name: str, paint: Callable[[Figure], None], *, height: float = _SIZE[1]) -> str:
+    """As :func:`draw`, for a picture with axes of its own making; those want ``facecolor="none"``."""
     with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": name}):
         figure = Figure(figsize=(_SIZE[0], height), facecolor="none")
-        # Margins in inches; a layout engine would draw everything twice.
-        figure.subplots_adjust(left=left / _SIZE[0], right=0.975, bottom=0.52 / height, top=1 - 0.32 / height)
-        paint(figure.add_subplot(facecolor="none"))
+        paint(figure)
         written = io.StringIO()
         FigureCanvasSVG(figure).print_svg(written, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
     return _inline(written.getvalue(), name)
@@ -141,4 +154,7 @@ def unit_ticks(item: Hyperparameter, low: float, high: float) -> list[Value]:
     inside = [value for value in values if first * (1 - 1e-9) <= value <= last * (1 + 1e-9)]
     inside = inside[:: max(1, math.ceil(len(inside) / 7))]
     zero = [0.0] if item.config.zero and low <= 0 and 0.0 not in inside else []
+    if zero:
+        # It lies where the lower limit does.
+        inside = [value for value in inside if value > item.config.hard_limits[0]]
     return [*zero, *inside]

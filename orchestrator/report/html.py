@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from orchestrator.masking import mask
 
@@ -44,11 +45,30 @@ def code(value: str) -> str:
     return f'<pre tabindex="0">{text(value)}</pre>'
 
 
-def figure(picture: str, shows: str, conclude: str) -> str:
-    """A picture (SVG or an image) with what it shows and what to conclude."""
-    told = f"<p><b>What it shows.</b> {text(shows)}</p>"
-    told += f"<p><b>What to conclude.</b> {text(conclude)}</p>" if conclude else ""
-    return f"<figure>{picture}<figcaption>{told}</figcaption></figure>"
+@dataclass(frozen=True)
+class Picture:
+    """A picture with what it shows and what to conclude, in plain words."""
+
+    title: str
+    drawn: str
+    """An ``<svg>`` or ``<img>`` element."""
+    shows: str
+    conclude: str
+    wide: bool = False
+    """Whether it takes the whole width of the page."""
+
+
+def figure(picture: Picture) -> str:
+    """A picture and its words."""
+    told = f"<p><b>What it shows.</b> {text(picture.shows)}</p>"
+    told += f"<p><b>What to conclude.</b> {text(picture.conclude)}</p>" if picture.conclude else ""
+    kind = _class("wide" if picture.wide else "")
+    return f"<figure{kind}>{picture.drawn}<figcaption>{told}</figcaption></figure>"
+
+
+def figures(pictures: Sequence[Picture]) -> str:
+    """Pictures side by side where there is room; nothing for none."""
+    return f'<div class="figures">{"".join(map(figure, pictures))}</div>' if pictures else ""
 
 
 def section(key: str, title: str, body: str) -> str:

@@ -12,9 +12,8 @@ from orchestrator.config.errors import suggest
 from orchestrator.config.schema import LogbookConfig
 from orchestrator.errors import ConfigError
 from orchestrator.files import replacing
-from orchestrator.progress import table
+from orchestrator.progress import short, table
 from orchestrator.report.view import SweepView
-from orchestrator.stages.sweep import short
 from orchestrator.stages.visits import stage_of
 from orchestrator.study.records import TrialRecord
 

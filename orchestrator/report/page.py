@@ -1,10 +1,13 @@
 """The report: one HTML page that stands by itself."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.files import write_text
-from orchestrator.report import sections
+from orchestrator.report import outcome, sections
 from orchestrator.report.html import text
+from orchestrator.report.pictures import Pictures, draw_all, write_pictures
 from orchestrator.report.style import STYLE
 from orchestrator.report.view import SweepView
 
@@ -14,19 +17,21 @@ _PARTS = (
     ("answer", "What was found", sections.answer),
     ("path", "The recipe as a path", sections.path),
     ("stages", "Stage by stage", sections.stages),
-    ("importance", "What mattered", sections.mattered),
-    ("preflight", "Preflight", sections.preflight),
-    ("ensemble", "Ensemble", sections.ensemble),
-    ("cost", "What it cost", sections.cost),
-    ("lineage", "How the winner came about", sections.lineage),
-    ("reproduce", "How to reproduce it", sections.reproduce),
+    ("importance", "What mattered", outcome.mattered),
+    ("winner", "What the winner predicts", outcome.winner),
+    ("ensemble", "Ensemble", outcome.ensemble),
+    ("cost", "What it cost", outcome.cost),
+    ("preflight", "Preflight", outcome.preflight),
+    ("lineage", "How the winner came about", outcome.lineage),
+    ("reproduce", "How to reproduce it", outcome.reproduce),
 )
 """Key, title and body of each part; one without anything to say is left out."""
 
 
-def render(view: SweepView) -> str:
-    """The page as text; the same for the same sweep."""
-    bodies = [(key, title, body) for key, title, make in _PARTS if (body := make(view))]
+def render(view: SweepView, pictures: Pictures | None = None) -> str:
+    """The page as text; the same for the same sweep. ``pictures``: those of :func:`draw_all`, if they are drawn."""
+    drawn = draw_all(view) if pictures is None else pictures
+    bodies = [(key, title, body) for key, title, make in _PARTS if (body := make(view, drawn))]
     links = "".join(f'<a href="#{key}">{text(title)}</a>' for key, title, _ in bodies)
     parts = "".join(f'<section id="{key}"><h2>{text(title)}</h2>\n{body}</section>\n' for key, title, body in bodies)
     return (
@@ -40,8 +45,17 @@ def render(view: SweepView) -> str:
     )
 
 
-def write_report(view: SweepView) -> Path:
-    """Write the page into the sweep's folder; returns its path."""
-    path = view.folder / REPORT_FILE
-    write_text(path, render(view))
-    return path
+@dataclass(frozen=True)
+class Report:
+    """What was written."""
+
+    page: Path
+    pictures: Mapping[str, Sequence[Path]]
+    """By part of the page, or ``stage-NAME``."""
+
+
+def write_report(view: SweepView) -> Report:
+    """Write the page and its pictures into the sweep's folder."""
+    path, pictures = view.folder / REPORT_FILE, draw_all(view)
+    write_text(path, render(view, pictures))
+    return Report(path, write_pictures(pictures, view.folder))

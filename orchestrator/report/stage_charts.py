@@ -1,19 +1,18 @@
-"""The pictures of one stage: response curves, learning curves, and the map of its learning-rate window."""
+"""The pictures of one stage: response curves and learning curves."""
 
+import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
+from orchestrator.progress import short
+from orchestrator.report.axes import Axis, compared_at, cost_of, epochs_text, thinned
 from orchestrator.report.drawing import (
     BLUE,
     GREEN,
-    GRID,
-    INK,
     MUTED,
     ORANGE,
     PURPLE,
@@ -21,84 +20,27 @@ from orchestrator.report.drawing import (
     draw,
     legend,
     plain_numbers,
-    unit_ticks,
     worst_shown,
 )
-from orchestrator.report.html import figure
+from orchestrator.report.html import Picture
 from orchestrator.report.view import FINISHED, INFEASIBLE, SweepView, Training
-from orchestrator.stages.sweep import short
 from orchestrator.types import Value
 
 _POINTS = 250
 """Points of one colour in a picture; more hide each other, and make the page heavy."""
+_FEWEST_CURVES = 3
+"""Trainings of a stage below which their curves are not drawn: there is nothing to compare (our choice)."""
 _CURVES = 60
 """Learning curves in a picture."""
+_NEAR = 0.03
+"""Share of the hard range: half of the least width of a stretch that is shaded between feasible trainings: our
+guess."""
 _BINS = 14
 """Places along a response curve at which the best over the other hyperparameters is taken."""
-_LONGEST_UNIT = 16
-"""Characters; a longer one is a sentence and does not fit beside an axis."""
-_FEWEST = 4
-"""Trainings of equal length below which nothing is compared."""
-_CELLS = (8, 7)
-"""Columns and rows of a map."""
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """Where values of one hyperparameter lie in a picture: its unit coordinate, or a choice's place."""
-
-    view: SweepView
-    name: str
-
-    @property
-    def choices(self) -> Sequence[Value]:
-        return self.view.space[self.name].choices
-
-    def at(self, value: Value) -> float:
-        item = self.view.space[self.name]
-        return float(self.choices.index(value)) if item.is_choice else item.to_unit(value)
-
-    def ends(self, places: Sequence[float]) -> tuple[float, float]:
-        """What the picture spans: the searched range and all trials."""
-        if self.choices:
-            return -0.5, len(self.choices) - 0.5
-        low, high = self.view.space[self.name].searched
-        low, high = min([low, *places]), max([high, *places])
-        return low - 0.04 * (high - low), high + 0.04 * (high - low)
-
-    def ticks(self, low: float, high: float) -> tuple[list[float], list[str]]:
-        values = self.choices or unit_ticks(self.view.space[self.name], max(low, 0.0), min(high, 1.0))
-        return [self.at(value) for value in values], [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
-
-    @property
-    def label(self) -> str:
-        unit = self.view.space[self.name].config.unit
-        return f"{self.name} ({unit})" if 0 < len(unit) <= _LONGEST_UNIT else self.name
-
-
-def thinned(trainings: Sequence[Training], most: int, view: SweepView) -> Sequence[Training]:
-    """At most ``most`` of them: the best third of that many, and the others evenly from the rest."""
-    if len(trainings) <= most:
-        return trainings
-    order = sorted(trainings, key=lambda t: (-t.last.epochs_run, _cost(t, view)))
-    kept = order[: most // 3]
-    rest = order[most // 3 :]
-    return [*kept, *(rest[i] for i in np.linspace(0, len(rest) - 1, most - len(kept)).astype(int))]
-
-
-def _cost(training: Training, view: SweepView) -> float:
-    value = training.best_by(training.last.epochs_run)
-    return math.inf if value is None else view.direction.cost(value)
-
-
-def compared_at(trainings: Sequence[Training], view: SweepView) -> Sequence[int]:
-    """Up to three epochs at which at least ``_FEWEST`` trainings can be compared: early, between, last."""
-    reached = [e for e in view.levels if sum(t.best_by(e) is not None for t in trainings) >= _FEWEST]
-    return sorted({reached[0], reached[len(reached) // 2], reached[-1]}) if reached else []
 
 
 def _best_over_the_rest(
-    points: Sequence[tuple[float, float]], view: SweepView, axis: _Axis
+    points: Sequence[tuple[float, float]], view: SweepView, axis: Axis
 ) -> list[tuple[float, float]]:
     """The isolation view: of all points at (nearly) one place the best, from left to right."""
     low, high = axis.ends([place for place, _ in points])
@@ -110,17 +52,13 @@ def _best_over_the_rest(
     return sorted(found.values())
 
 
-def _epochs(count: int) -> str:
-    return f"{count} epoch{'s' if count != 1 else ''}"
-
-
-def response(view: SweepView, stage: str, name: str) -> str:
-    """The objective against one hyperparameter that the stage asked about; empty without anything to show."""
+def response(view: SweepView, stage: str, name: str) -> Picture | None:
+    """The objective against one hyperparameter that the stage asked about; None without anything to show."""
     trainings = view.by_stage.get(stage, ())
-    axis = _Axis(view, name)
+    axis = Axis(view, name)
     levels = compared_at(trainings, view)
     if not levels or len({t.configuration[name] for t in trainings}) < 2:
-        return ""
+        return None
     series = {level: [(axis.at(t.configuration[name]), value, t) for t in trainings
                       if (value := t.best_by(level)) is not None] for level in levels}  # fmt: skip
     failed = [axis.at(t.configuration[name]) for t in trainings if t.outcome == INFEASIBLE]
@@ -141,12 +79,13 @@ def response(view: SweepView, stage: str, name: str) -> str:
         "one colour for each length of training."
     )
     told = _read_response(view, axis, series[levels[-1]], levels[-1]) + _read_failed(view, name, trainings)
-    return figure(draw(f"{stage}: {view.objective} against {name}", paint), shows, told)
+    title = f"{stage}: {view.objective} against {name}"
+    return Picture(title, draw(title, paint), shows, told)
 
 
 def _points(
     axes: Axes,
-    axis: _Axis,
+    axis: Axis,
     points: Sequence[tuple[float, float, Training]],
     cap: float,
     colour: str,
@@ -164,7 +103,7 @@ def _points(
     axes.plot(*np.array(line).T, "-", color=colour, linewidth=1.6, label=label)
 
 
-def _frame(axes: Axes, view: SweepView, axis: _Axis, places: Sequence[float], values: Sequence[float]) -> None:
+def _frame(axes: Axes, view: SweepView, axis: Axis, places: Sequence[float], values: Sequence[float]) -> None:
     low, high = axis.ends(places)
     axes.set_xlim(low, high)
     axes.set_xticks(*axis.ticks(low, high))
@@ -174,7 +113,7 @@ def _frame(axes: Axes, view: SweepView, axis: _Axis, places: Sequence[float], va
 
 
 def _marks(
-    axes: Axes, view: SweepView, axis: _Axis, trainings: Sequence[Training], failed: Sequence[float], *, full: bool
+    axes: Axes, view: SweepView, axis: Axis, trainings: Sequence[Training], failed: Sequence[float], *, full: bool
 ) -> None:
     if not axis.choices:
         for end in view.space[axis.name].searched:
@@ -186,17 +125,41 @@ def _marks(
         if any(best in t.trials for t in trainings):
             place = axis.at(best.configuration[axis.name])
             axes.plot([place], [best.value], "*", color=GREEN, markersize=12, mew=0, label="best of all")
+    for low, high in infeasible_spans(trainings, axis):
+        axes.axvspan(low, high, color=RED, alpha=0.1, linewidth=0)
     if failed:
         # On the edge of the axes, whatever the objective's scale.
         axes.plot(failed[:_POINTS], [0.985] * len(failed[:_POINTS]), "x", color=RED, markersize=6, mew=1.4,
                   transform=axes.get_xaxis_transform(), label="infeasible")  # fmt: skip
 
 
-def _read_response(view: SweepView, axis: _Axis, points: Sequence[tuple[float, float, Training]], level: int) -> str:
+def infeasible_spans(trainings: Sequence[Training], axis: Axis) -> Sequence[tuple[float, float]]:
+    """Stretches of the axis in which every training was infeasible, half way to their feasible neighbours.
+
+    A narrow one between feasible trainings is left out: there it was not the place that made it fail.
+    """
+    if axis.choices:
+        return []
+    ended = sorted((axis.at(t.configuration[axis.name]), t.outcome == INFEASIBLE) for t in trainings)
+    found: list[tuple[float, float]] = []
+    for failed, group in itertools.groupby(range(len(ended)), key=lambda index: ended[index][1]):
+        if not failed:
+            continue
+        places = list(group)
+        first, last = ended[places[0]][0], ended[places[-1]][0]
+        before = ended[places[0] - 1][0] if places[0] > 0 else None
+        after = ended[places[-1] + 1][0] if places[-1] + 1 < len(ended) else None
+        if before is None or after is None or last - first >= 2 * _NEAR:
+            low = first - _NEAR if before is None else (before + first) / 2
+            found.append((low, last + _NEAR if after is None else (last + after) / 2))
+    return found
+
+
+def _read_response(view: SweepView, axis: Axis, points: Sequence[tuple[float, float, Training]], level: int) -> str:
     """In words: where the best lies, how wide the good region is, and whether an end of the range holds it."""
     _, value, training = min(points, key=lambda point: view.direction.cost(point[1]))
     at = training.configuration[axis.name]
-    told = f"The best of this stage is at {short(at)} ({view.objective} {value:.4g} after {_epochs(level)})."
+    told = f"The best of this stage is at {short(at)} ({view.objective} {value:.4g} after {epochs_text(level)})."
     if level < view.epochs:
         return told + f" Too few ran all {view.epochs} epochs to say more: the best of short trainings may differ."
     noise = view.noise[0]
@@ -213,10 +176,12 @@ def _read_response(view: SweepView, axis: _Axis, points: Sequence[tuple[float, f
     return told + _read_ends(view, axis, at)
 
 
-def _read_ends(view: SweepView, axis: _Axis, value: Value) -> str:
+def _read_ends(view: SweepView, axis: Axis, value: Value) -> str:
     """Where ``value`` lies at an end of the searched range that may be widened."""
     first, last = view.space[axis.name].searched
     place, near = axis.at(value), 0.02 * (last - first)
+    if place < first - near or place > last + near:
+        return " That is beyond the range that was given: the search went on where the best lay at its end."
     if place <= first + near and first > 0:
         return f" It lies at the low end of the searched range: widen space.{axis.name}.low."
     if place >= last - near and last < 1:
@@ -236,17 +201,17 @@ def _read_failed(view: SweepView, name: str, trainings: Sequence[Training]) -> s
     return told + (f", from {short(low)} to {short(high)}." if low != high else f", at {short(low)}.")
 
 
-def curves(view: SweepView, stage: str) -> str:
-    """The objective against epochs of the stage's trainings; empty without any."""
+def curves(view: SweepView, stage: str) -> Picture | None:
+    """The objective against epochs of the stage's trainings; None for fewer than three."""
     every = [t for t in view.by_stage.get(stage, ()) if t.last.curve]
-    if not every:
-        return ""
+    if len(every) < _FEWEST_CURVES:
+        return None
     shown = thinned(every, _CURVES, view)
     values = [value for t in shown for value in t.last.curve.values() if math.isfinite(value)]
     if not values:
-        return ""
+        return None
     cap = worst_shown(values, view.direction)
-    best = min((t for t in every if t.outcome == FINISHED), key=lambda t: _cost(t, view), default=None)
+    best = min((t for t in every if t.outcome == FINISHED), key=lambda t: cost_of(t, view), default=None)
 
     def paint(axes: Axes) -> None:
         for training in sorted(shown, key=lambda t: t.outcome == FINISHED):
@@ -266,7 +231,8 @@ def curves(view: SweepView, stage: str) -> str:
 
     left = f" {len(shown)} of {len(every)} are drawn." if len(shown) < len(every) else ""
     shows = f"{view.objective} on validation after each epoch. Faded: stopped early. Green: the stage's best.{left}"
-    return figure(draw(f"{stage}: learning curves", paint), shows, _read_curves(view, every, best))
+    title = f"{stage}: learning curves"
+    return Picture(title, draw(title, paint), shows, _read_curves(view, every, best))
 
 
 def _curve(axes: Axes, training: Training, best: bool) -> None:
@@ -294,82 +260,3 @@ def _read_curves(view: SweepView, every: Sequence[Training], best: Training | No
     at = min(best.last.curve, key=lambda epoch: view.direction.cost(best.last.curve[epoch]))
     where = "near its end: more trainer.epochs may pay" if at > 0.9 * view.epochs else "well before its end"
     return f"{told} The stage's best was reached in epoch {at} of {view.epochs}, {where}."
-
-
-def rate_map(view: SweepView, stage: str) -> str:
-    """The best objective over the stage's hyperparameter and the learning rate; empty where it was not "
-    "tuned again."""
-    trainings = view.by_stage.get(stage, ())
-    asked = view.asked(stage)
-    if "optimizer.lr" not in view.space or "optimizer.lr" in asked or not asked or len(trainings) < 6:
-        return ""
-    name = max(asked, key=lambda n: len({t.configuration[n] for t in trainings}))
-    across, up = _Axis(view, name), _Axis(view, "optimizer.lr")
-    level = view.common_epoch(trainings)
-    if not level or any(len({t.configuration[n] for t in trainings}) < 3 for n in (name, "optimizer.lr")):
-        return ""
-
-    def paint(axes: Axes) -> None:
-        _cells(axes, view, trainings, (across, up), level)
-
-    told = (
-        f"Each cell holds the best {view.objective} within {_epochs(level)} (an epoch that at least half of the "
-        "trainings reached) of all trainings in it; blank: nothing was tried. Red crosses: infeasible. Star: "
-        "the best "
-        "of the sweep."
-    )
-    ideal = (
-        "If the good cells form a slope, the two must be tuned together; if they form an upright or a level "
-        "band, one "
-        "does not depend on the other. Good cells at an edge of the map ask for a wider window."
-    )
-    return figure(draw(f"{stage}: {name} and optimizer.lr", paint), told, ideal)
-
-
-def _cells(axes: Axes, view: SweepView, trainings: Sequence[Training], both: tuple[_Axis, _Axis], level: int) -> None:
-    places = [[axis.at(t.configuration[axis.name]) for t in trainings] for axis in both]
-    spans = [_span(axis, xs) for axis, xs in zip(both, places, strict=True)]
-    sizes = [len(axis.choices) or cells for axis, cells in zip(both, _CELLS, strict=True)]
-    grid = np.full((sizes[1], sizes[0]), np.nan)
-    failed = []
-    for training, x, y in zip(trainings, *places, strict=True):
-        if training.outcome == INFEASIBLE:
-            failed.append((x, y))
-        value = training.best_by(level)
-        if value is not None:
-            column, row = (
-                min(int((at - low) / (high - low) * size), size - 1)
-                for at, (low, high), size in zip((x, y), spans, sizes, strict=True)
-            )
-            if np.isnan(grid[row, column]) or view.direction.better(value, grid[row, column]):
-                grid[row, column] = value
-    edges = [np.linspace(low, high, size + 1) for (low, high), size in zip(spans, sizes, strict=True)]
-    values = grid[np.isfinite(grid)]
-    norm = LogNorm() if values.min() > 0 and values.max() > 8 * values.min() else None
-    colours = "viridis_r" if view.direction.cost(1.0) > 0 else "viridis"
-    mesh = axes.pcolormesh(edges[0], edges[1], np.ma.masked_invalid(grid), cmap=colours, norm=norm,
-                           edgecolor=GRID, linewidth=0.4)  # fmt: skip
-    bar = axes.figure.colorbar(
-        mesh, ax=axes, label=f"{view.objective} by epoch {level}", format=lambda v, _: f"{v:.3g}"
-    )
-    if norm is not None:
-        bar.set_ticks(LogLocator(subs=(1.0, 2.0, 5.0)))
-    bar.minorticks_off()
-    bar.outline.set_visible(False)
-    if failed:
-        axes.plot(*np.array(failed).T, "x", color=RED, mew=1.4)
-    if view.best is not None and any(view.best in t.trials for t in trainings):
-        place = [axis.at(view.best.configuration[axis.name]) for axis in both]
-        axes.plot(*place, "*", color=INK, markersize=12)
-    axes.set_xticks(*both[0].ticks(*spans[0]))
-    axes.set_yticks(*both[1].ticks(*spans[1]))
-    axes.set_xlabel(both[0].label)
-    axes.set_ylabel(both[1].label)
-    axes.grid(False)
-
-
-def _span(axis: _Axis, places: Sequence[float]) -> tuple[float, float]:
-    if axis.choices:
-        return -0.5, len(axis.choices) - 0.5
-    pad = 0.03 * (max(places) - min(places))
-    return min(places) - pad, max(places) + pad

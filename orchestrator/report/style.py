@@ -1,11 +1,18 @@
 """How the page looks: one column on a phone, two of pictures on a wide screen, light, dark and in print."""
 
-STYLE = """
-:root{color-scheme:light dark;--page:#fff;--card:#f6f7f9;--ink:#1c2127;--muted:#5b6570;--grid:#d5dae0;
---line:#dfe3e8;
---c1:#1f62b4;--c2:#b85c00;--c3:#1b7837;--c4:#b2182b;--c5:#7a4fa3;--good:#1b7837;--bad:#b2182b}
-@media (prefers-color-scheme:dark){:root{--page:#14171b;--card:#1d2126;--ink:#e8eaed;--muted:#a3adb8;--grid:#3a424b;
---line:#343b43;--c1:#7fb2f0;--c2:#f0a860;--c3:#74c58a;--c4:#f2858f;--c5:#c3a3e8;--good:#74c58a;--bad:#f2858f}}
+LIGHT = (
+    "--page:#fff;--card:#f6f7f9;--ink:#1c2127;--muted:#5b6570;--grid:#d5dae0;--line:#dfe3e8;"
+    "--c1:#1f62b4;--c2:#b85c00;--c3:#1b7837;--c4:#b2182b;--c5:#7a4fa3;--good:#1b7837;--bad:#b2182b"
+)
+DARK = (
+    "--page:#14171b;--card:#1d2126;--ink:#e8eaed;--muted:#a3adb8;--grid:#3a424b;--line:#343b43;"
+    "--c1:#7fb2f0;--c2:#f0a860;--c3:#74c58a;--c4:#f2858f;--c5:#c3a3e8;--good:#74c58a;--bad:#f2858f"
+)
+"""The colours of the page and of its pictures."""
+
+STYLE = (
+    f":root{{color-scheme:light dark;{LIGHT}}}\n@media (prefers-color-scheme:dark){{:root{{{DARK}}}}}"
+    + """
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
 "DejaVu Sans",sans-serif;-webkit-text-size-adjust:100%}
@@ -35,6 +42,9 @@ color:var(--muted)}
 .figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,480px),1fr));gap:16px;margin:12px 0}
 .figures{align-items:start}
 .figures>*{min-width:0}
+figure.wide{grid-column:1/-1}
+.minute{max-width:90ch;margin:.5em 0}.minute dt{font-weight:650;margin-top:.6em}
+.minute dd{margin:0;overflow-wrap:anywhere}
 figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:10px;min-width:0}
 figure svg{display:block;width:100%;height:auto;max-width:640px;margin:0 auto}
 figure img{display:block;max-width:100%;height:auto;margin:0 auto;background:#fff;border-radius:4px;padding:4px}
@@ -62,4 +72,5 @@ nav{display:none}body{font-size:10pt}figure,.tile,tr{break-inside:avoid}h2,h3{br
 .scroll{overflow:visible}th,td{white-space:normal;padding:2px 5px}
 .figures{grid-template-columns:1fr 1fr}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """
+)
 """The page's only style sheet. The pictures take their colours from its variables."""

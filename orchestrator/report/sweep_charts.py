@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from orchestrator.report.drawing import BLUE, GREEN, GRID, INK, MUTED, draw, legend, plain_numbers
-from orchestrator.report.html import figure
+from orchestrator.report.html import Picture
 from orchestrator.report.view import SweepView
 from orchestrator.stages.visits import stage_of
 
@@ -27,11 +27,11 @@ def incumbents(view: SweepView) -> Sequence[tuple[int, float, int]]:
     return found
 
 
-def best_so_far(view: SweepView) -> str:
-    """The best finished training against epochs paid; empty before the first."""
+def best_so_far(view: SweepView) -> Picture | None:
+    """The best finished training against epochs paid; None before the first."""
     steps = incumbents(view)
     if not steps:
-        return ""
+        return None
     total = sum(record.epochs_paid for record in view.records)
 
     def paint(axes: Axes) -> None:
@@ -61,7 +61,8 @@ def best_so_far(view: SweepView) -> str:
     told += " It was still improving near the end: a larger budget may pay." if late else (
         " What came after did not improve it: a smaller budget would have done, or what was searched is exhausted."
         if half < 0.5 * total else "")  # fmt: skip
-    return figure(draw("best so far against epochs", paint), shows, told)
+    title = "best so far against epochs"
+    return Picture(title, draw(title, paint), shows, told)
 
 
 def _spans(axes: Axes, view: SweepView) -> None:
@@ -74,17 +75,21 @@ def _spans(axes: Axes, view: SweepView) -> None:
         if last or view.records[index + 1].stage != record.stage:
             if number % 2 == 0:
                 axes.axvspan(begin, spent, color=GRID, alpha=0.35, linewidth=0)
-            if spent - begin > 0.12 * total:
-                axes.text((begin + spent) / 2, 0.97, stage_of(record.stage), color=MUTED, fontsize=8.5, ha="center",
-                          va="top", transform=axes.get_xaxis_transform())  # fmt: skip
+            name = stage_of(record.stage)
+            # Where there is room, and where the line is not: it falls from left to right, or rises.
+            if begin and spent - begin > 0.018 * len(name) * total:
+                top = view.direction.cost(1.0) > 0
+                place = (begin + spent) / 2, 0.97 if top else 0.03
+                axes.text(*place, name, color=MUTED, ha="center", fontsize=8.5,
+                          va="top" if top else "bottom", transform=axes.get_xaxis_transform())  # fmt: skip
             begin, number = spent, number + 1
 
 
-def importance(view: SweepView) -> str:
-    """Optuna's importance of each hyperparameter; empty where there are too few finished trials."""
+def importance(view: SweepView) -> Picture | None:
+    """Optuna's importance of each hyperparameter; None where there are too few finished trials."""
     shares = dict(list(view.importance.items())[:_BARS])
     if not shares:
-        return ""
+        return None
 
     def paint(axes: Axes) -> None:
         names = list(shares)[::-1]
@@ -104,5 +109,5 @@ def importance(view: SweepView) -> str:
         f"{first} mattered most ({shares[first]:.0%}). Trials were not drawn evenly and are compared early, so read "
         "this as a hint: what was searched in narrow windows only may matter more than it seems."
     )
-    picture = draw("importance of hyperparameters", paint, height=0.9 + 0.3 * len(shares), left=2.1)
-    return figure(picture, shows, told)
+    title = "importance of hyperparameters"
+    return Picture(title, draw(title, paint, height=0.9 + 0.3 * len(shares), left=2.1), shows, told)

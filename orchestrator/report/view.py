@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.config.compose import from_plain, to_plain
 from orchestrator.config.schema import RunConfig
+from orchestrator.ensemble.winner import PREDICTIONS_FILE
 from orchestrator.errors import NoFeasibleTrialError
 from orchestrator.masking import masked
 from orchestrator.stages.ledger import Ledger
@@ -151,6 +152,12 @@ class SweepView:
         epochs = [values for values in map(json.loads, lines) if key in values]
         best: Mapping[str, float] = min(epochs, key=lambda values: self.direction.cost(values[key]), default={})
         return {name.removeprefix("val/"): value for name, value in best.items() if name.startswith("val/")}
+
+    @cached_property
+    def predictions(self) -> Mapping[str, Any]:
+        """What the winner predicts on validation, as :mod:`orchestrator.ensemble.winner` kept it; empty without."""
+        path = self.folder / PREDICTIONS_FILE
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def asked(self, stage: str) -> Sequence[str]:
         """The hyperparameters that a stage asks about; empty for a stage that the configuration lacks."""

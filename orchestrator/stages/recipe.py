@@ -4,9 +4,11 @@ The workers stay up from the first stage to the last. In passes, a worker that f
 goes on to the next one while the others end theirs.
 """
 
+import time
 from collections.abc import Callable, Sequence
 
 from orchestrator.errors import StorageError
+from orchestrator.progress import duration
 from orchestrator.stages.ledger import Verdict
 from orchestrator.stages.search import SearchStage
 from orchestrator.stages.sweep import Sweep
@@ -29,6 +31,8 @@ class StageSequence:
             elif name not in sweep.ledger.finished:
                 skip_stage(sweep, name)
         self._visits = make_visits(sweep.config, asking)
+        self._began, self._epochs_before = time.monotonic(), _paid(sweep)
+        sweep.progress.whole = self._progress if len(self._visits) > 1 else None
         # Oldest first; only the last begins trials, those before it wait for theirs to end.
         self._active: list[SearchStage] = []
 
@@ -69,6 +73,17 @@ class StageSequence:
         while len(self._active) > 1 and not self._active[0].running and not self._stopping():
             self._finish(self._active[0])
 
+    def _progress(self) -> str:
+        """How far the whole search is, and about how long it will still take."""
+        total = self._active[-1].visit.ceiling if self._active else None
+        spent = _paid(self._sweep)
+        if not total:
+            return f"{len(self._visits)} visits to come"
+        share, own = min(spent / total, 1.0), spent - self._epochs_before
+        took = time.monotonic() - self._began
+        left = f", about {duration(took * (total - spent) / own)} left" if own > 0.02 * total and share < 1 else ""
+        return f"sweep {share:.0%}{left}"
+
     def _stage_of(self, number: int) -> SearchStage:
         return next(stage for stage in self._active if number in stage.begun)
 
@@ -99,6 +114,10 @@ class StageSequence:
         brief = not stage.visit.alone and bool(self._visits)
         sweep.progress.say(describe(sweep, verdict, brief=brief))
         self._active.remove(stage)
+
+
+def _paid(sweep: Sweep) -> int:
+    return sum(record.epochs_paid for record in sweep.study.records)
 
 
 def skip_stage(sweep: Sweep, name: str) -> None:

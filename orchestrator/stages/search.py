@@ -9,6 +9,7 @@ from orchestrator.config.schema import PrunerConfig
 from orchestrator.errors import UserCodeError
 from orchestrator.progress import duration
 from orchestrator.seeds import derive_seed
+from orchestrator.stages.duplicates import already_tried, pointing_to
 from orchestrator.stages.rounds import Rounds
 from orchestrator.stages.sweep import Sweep
 from orchestrator.stages.visits import ALL, Visit, stage_of, varied
@@ -283,6 +284,8 @@ class SearchStage:
             return None
         else:
             started = self._start()
+            while started is not None and started.state.finished:
+                started = self._start()
             if started is None:
                 return None
             record = started
@@ -312,6 +315,8 @@ class SearchStage:
                 return None
             proposal = Proposal(repeated.configuration)
         parent = None if proposal.parent is None else study[proposal.parent]
+        known = None if parent is not None or repeated is not None else self._tried(proposal.configuration)
+        parent = parent or known
         record = study.start(
             proposal.configuration,
             stage=self.visit.key,
@@ -323,8 +328,20 @@ class SearchStage:
         )
         self.own.append(record.number)
         self._repeated += repeated is not None
+        if known is not None:
+            record = study.finish(
+                record.number, known.state, seconds=0.0, reason=known.reason, detail=pointing_to(known.number)
+            )
+            self._spent_ended += record.epochs_paid
+            self.sweep.track_trial(record, tuple(varied(self.sweep.space, self._settings)))
+            self.sweep.track_end(record)
+            self.sweep.progress.say(f"[{self.visit.key}] trial {record.number}: {record.detail}")
         self.policy.observe(record)
         return record
+
+    def _tried(self, configuration: Configuration) -> TrialRecord | None:
+        known = [self._rounds.view(record) for record in self.sweep.study.records]
+        return already_tried(known, configuration, self._epochs)
 
     def _proposal(self) -> Proposal | None:
         """What to begin now; None: nothing, or nothing before this round has ended."""

@@ -14,8 +14,9 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.config.space import SpaceConfig
 from orchestrator.errors import ConfigError, StorageError
 from orchestrator.files import append_line, exclusive_lock, write_text
-from orchestrator.masking import mask, masked
+from orchestrator.masking import masked
 from orchestrator.progress import Progress
+from orchestrator.stages import notes
 from orchestrator.stages.checkpoints import CheckpointStore
 from orchestrator.stages.ledger import Ledger
 from orchestrator.stages.visits import stage_of, varied
@@ -27,9 +28,9 @@ from orchestrator.study.storage import Storage, count_trials, has_trials, memory
 from orchestrator.study.study import SweepStudy
 from orchestrator.tasks.base import Task
 from orchestrator.tasks.loading import load_task, model_defaults
-from orchestrator.tracking.base import SWEEP, Tracker, stage_key, trial_key
+from orchestrator.tracking.base import NOTE, SWEEP, Tracker, stage_key, trial_key
 from orchestrator.tracking.memory import NullTracker
-from orchestrator.types import Configuration, EpochResult, TrialState, Value
+from orchestrator.types import Configuration, EpochResult, TrialState
 
 log = logging.getLogger("orchestrator.files")
 
@@ -190,36 +191,43 @@ class Sweep:
 
     def track_trial(self, record: TrialRecord, varied: tuple[str, ...]) -> None:
         """Tell the tracker that a trial has started."""
-        name = " ".join(f"{key.rpartition('.')[2]}={short(record.configuration[key])}" for key in varied)
-        tags = {"stage": record.stage, "trial": str(record.number), "seed": str(record.seed)}
+        name = notes.trial_name(record, varied, self.base)
         key, parent = trial_key(record.number), stage_key(record.stage)
-        self.tracker.begin(key, parent, name or f"trial {record.number}", record.configuration, tags)
+        self.tracker.begin(key, parent, name, record.configuration, notes.begin_tags(record))
 
     def track_end(self, record: TrialRecord) -> None:
         """Tell the tracker how a trial ended."""
-        tags = {"state": record.state.value, "reason": record.reason or ""}
-        if record.detail:
-            tags["detail"] = mask(record.detail)[:5000]
-        metrics = {"epochs": float(record.epochs_run), "duration_s": record.seconds}
-        if record.value is not None:
-            metrics["best"] = record.value
         status = "FAILED" if record.state is TrialState.INFEASIBLE else "FINISHED"
-        self.tracker.end(trial_key(record.number), status, metrics, tags)
+        self.tracker.end(trial_key(record.number), status, notes.end_metrics(record), notes.end_tags(record))
 
     def track_stage_end(self, stage: str) -> None:
         """Tell the tracker how a finished stage ended: its numbers, its files, and its verdict in words."""
         result = self.ledger.finished[stage]
-        metrics = {
-            name: float(result[name]) for name in ("trials", "pruned", "best_value") if result.get(name) is not None
-        }
+        counts = {"trials": "trials", "pruned": "pruned", "epochs": "epochs", "seconds": "duration_s"}
+        names = {**counts, "best_value": "best"}
+        metrics = {name: float(result[key]) for key, name in names.items() if result.get(key) is not None}
         for split in ("validation", "test"):
             for who, scores in result.get(split, {}).items():
                 metrics |= {f"{split}/{who}/{score}": value for score, value in scores.items()}
         metrics |= result.get("metrics", {})
         for path in result.get("files", []):
             self.tracker.file(stage_key(stage), stage, self.folder / path)
-        tags = {"mlflow.note.content": f"```\n{result['text']}\n```", **result.get("tags", {})}
+        tags = {NOTE: notes.stage_note(result, self.task.objective), **result.get("tags", {})}
         self.tracker.end(stage_key(stage), "FAILED" if result.get("failed") else "FINISHED", metrics, tags)
+        self.track_note()
+
+    def track_note(self) -> None:
+        """Bring the description of the sweep's run up to date."""
+        facts = notes.Facts(
+            name=self.name,
+            task=self.config.task.name,
+            objective=self.task.objective,
+            base=self.base,
+            finished=self.ledger.finished,
+            best=self.best,
+            retrain=retrain_command(self.folder),
+        )
+        self.tracker.begin(SWEEP, None, self.name, {}, {NOTE: notes.sweep_note(facts)})
 
     def begin_tracking(self, tracker: Tracker, tags: Mapping[str, str]) -> None:
         """Use ``tracker``, and send it all that is known: it skips what it has."""
@@ -228,7 +236,7 @@ class Sweep:
         tracker.artifact(SWEEP, "config.yaml", to_yaml(masked(to_plain(self.config))))
         stages = dict.fromkeys([*self.ledger.finished, *(record.stage for record in self.study.records)])
         for stage in stages:
-            tracker.begin(stage_key(stage), SWEEP, stage, {}, {"kind": "stage", "stage": stage})
+            tracker.begin(stage_key(stage), SWEEP, stage, {}, {"kind": "stage", "stage": stage_of(stage)})
         for record in self.study.records:
             settings = self.config.stages.get(stage_of(record.stage))
             self.track_trial(record, tuple(varied(self.space, settings)) if settings is not None else ())
@@ -265,11 +273,6 @@ class Sweep:
 def retrain_command(folder: Path) -> str:
     """The command that trains the winner of the sweep in ``folder`` again."""
     return f"python run.py --config-dir {folder} +experiment=winner stage=train"
-
-
-def short(value: Value) -> str:
-    """A value as people write it: three significant digits."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def open_simulated_sweep(plan: Plan, progress: Progress) -> Sweep:

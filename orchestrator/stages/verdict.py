@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from orchestrator.errors import NoFeasibleTrialError
-from orchestrator.progress import duration, table
+from orchestrator.progress import duration, short, table
 from orchestrator.stages.ledger import Audit, Verdict
 from orchestrator.stages.search import SearchStage, make_region, windows
-from orchestrator.stages.sweep import Sweep, short
+from orchestrator.stages.sweep import Sweep
 from orchestrator.stages.visits import varied
 from orchestrator.study.records import TrialRecord
 from orchestrator.types import Configuration, TrialState, Value
@@ -44,7 +44,7 @@ def judge(stage: SearchStage) -> Verdict:
         trials=len(own),
         epochs=stage.spent,
         pruned=sum(record.state is TrialState.PRUNED for record in own),
-        promoted=sum(record.parent is not None for record in own),
+        promoted=sum(record.parent is not None and record.epochs_run > record.inherited for record in own),
         infeasible=dict(reasons),
         best_trial=best.number if best else None,
         best_value=best.value if best else None,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.tracking.base import is_trial
+from orchestrator.tracking.base import DatasetEntry, ModelEntry, is_trial
 from orchestrator.types import Value
 
 
@@ -23,6 +23,12 @@ class NullTracker:
         """Forget it."""
 
     def file(self, key: str, folder: str, path: Path) -> None:
+        """Forget it."""
+
+    def dataset(self, key: str, entry: DatasetEntry) -> None:
+        """Forget it."""
+
+    def model(self, key: str, entry: ModelEntry) -> None:
         """Forget it."""
 
     def end(self, key: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
@@ -45,6 +51,8 @@ class MemoryRun:
     metrics: dict[str, float] = field(default_factory=dict)
     artifacts: dict[str, str] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+    datasets: dict[str, DatasetEntry] = field(default_factory=dict)
+    models: dict[str, ModelEntry] = field(default_factory=dict)
     status: str = "RUNNING"
 
 
@@ -77,6 +85,16 @@ class MemoryTracker:
         """See :class:`~orchestrator.tracking.base.Tracker`."""
         if not self._final(key):
             self.runs[key].files[f"{folder}/{path.name}"] = path.read_bytes()
+
+    def dataset(self, key: str, entry: DatasetEntry) -> None:
+        """See :class:`~orchestrator.tracking.base.Tracker`."""
+        if not self._final(key):
+            self.runs[key].datasets.setdefault(entry.name, entry)
+
+    def model(self, key: str, entry: ModelEntry) -> None:
+        """See :class:`~orchestrator.tracking.base.Tracker`."""
+        if not self._final(key):
+            self.runs[key].models.setdefault(entry.name, entry)
 
     def end(self, key: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """See :class:`~orchestrator.tracking.base.Tracker`."""

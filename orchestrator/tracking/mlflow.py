@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.tracking.base import is_trial
+from orchestrator.tracking.base import DatasetEntry, ModelEntry, has_link, is_trial, resolve_links
+from orchestrator.tracking.mlflow_entities import mark_experiment, write_dataset, write_model
 from orchestrator.types import Value
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ METRICS_PER_CALL = 1000
 """MLflow's own limit on one ``log_batch``."""
 PARAM_CHARACTERS = 6000
 """MLflow's own limit on a parameter's value."""
+TAG_CHARACTERS = 8000
+"""MLflow's own limit on a tag's value."""
 
 
 @dataclass
@@ -57,6 +60,8 @@ class _Run:
     artifacts: dict[str, str] = field(default_factory=dict)
     files: set[tuple[str, Path]] = field(default_factory=set)
     """Folder among the artifacts, and the file that is to be copied there."""
+    datasets: dict[str, DatasetEntry] = field(default_factory=dict)
+    models: dict[str, ModelEntry] = field(default_factory=dict)
     status: str | None = None
 
 
@@ -106,6 +111,14 @@ class MlflowTracker:
         """See :class:`~orchestrator.tracking.base.Tracker`."""
         self._events.put(("file", key, folder, path))
 
+    def dataset(self, key: str, entry: DatasetEntry) -> None:
+        """See :class:`~orchestrator.tracking.base.Tracker`."""
+        self._events.put(("dataset", key, entry))
+
+    def model(self, key: str, entry: ModelEntry) -> None:
+        """See :class:`~orchestrator.tracking.base.Tracker`."""
+        self._events.put(("model", key, entry))
+
     def end(self, key: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """See :class:`~orchestrator.tracking.base.Tracker`."""
         self._events.put(("end", key, status, dict(metrics), dict(tags), int(time.time() * 1000)))
@@ -144,6 +157,8 @@ class MlflowTracker:
 
     def _connect(self) -> tuple["MlflowClient", str]:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # With a server MLflow prints two lines for each trial that ends, and asks once more for each to do so.
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         # Here, not above: the import takes a second, and only this thread needs it.
         from mlflow import MlflowClient
 
@@ -153,6 +168,7 @@ class MlflowTracker:
         client = MlflowClient(self._uri)
         found = client.get_experiment_by_name(self._experiment)
         experiment_id = found.experiment_id if found else self._new_experiment(client)
+        mark_experiment(client, experiment_id, found.tags if found else {})
         self._adopt(client, experiment_id)
         return client, experiment_id
 
@@ -240,6 +256,14 @@ class MlflowTracker:
         run.files.add((folder, path))
 
     @staticmethod
+    def _take_dataset(run: _Run, entry: DatasetEntry) -> None:
+        run.datasets[entry.name] = entry
+
+    @staticmethod
+    def _take_model(run: _Run, entry: ModelEntry) -> None:
+        run.models[entry.name] = entry
+
+    @staticmethod
     def _take_end(run: _Run, status: str, metrics: dict[str, float], tags: dict[str, str], timestamp: int) -> None:
         new = {name: value for name, value in metrics.items() if run.known_metrics.get(_legal(name)) != value}
         run.metrics += [(_legal(name), value, timestamp, 0) for name, value in new.items()]
@@ -269,7 +293,7 @@ class MlflowTracker:
         elif run.status == "RUNNING":
             client.update_run(run.run_id, status="RUNNING")
         params = [Param(name, str(value)[:PARAM_CHARACTERS]) for name, value in run.params.items()]
-        tags = [RunTag(name, value) for name, value in run.tags.items()]
+        tags = [RunTag(name, self._linked(client, experiment_id, value)) for name, value in run.tags.items()]
         while run.metrics or params or tags:
             batch = run.metrics[:METRICS_PER_CALL]
             client.log_batch(run.run_id, [Metric(*entry) for entry in batch], params[:100], tags[:100])
@@ -285,20 +309,41 @@ class MlflowTracker:
             if path.exists():
                 client.log_artifact(run.run_id, str(path), folder)
             run.files.discard((folder, path))
+        for name in list(run.datasets):
+            write_dataset(client, run.run_id, run.datasets[name])
+            del run.datasets[name]
+        for name in list(run.models):
+            write_model(client, experiment_id, run.run_id, run.models[name])
+            del run.models[name]
         if run.status not in (None, "RUNNING"):
             client.set_terminated(run.run_id, run.status)
             run.done = True
         run.status = None
 
     def _create(self, client: "MlflowClient", experiment_id: str, run: _Run) -> str:
-        tags = {KEY_TAG: run.key, SWEEP_TAG: self._sweep_id, **run.tags}
+        # Those with links come later, when the runs that they lead to are made too.
+        plain = {name: value for name, value in run.tags.items() if not has_link(value)}
+        tags = {KEY_TAG: run.key, SWEEP_TAG: self._sweep_id, **plain}
         if run.parent is not None:
             tags["mlflow.parentRunId"] = str(self._runs[run.parent].run_id)
         created = client.create_run(experiment_id, tags=tags, run_name=run.name)
-        run.tags = {}
+        run.tags = {name: value for name, value in run.tags.items() if name not in plain}
         if run.status == "RUNNING":
             run.status = None
         return str(created.info.run_id)
+
+    def _linked(self, client: "MlflowClient", experiment_id: str, text: str) -> str:
+        """``text`` with links to runs as addresses within MLflow's pages."""
+
+        def address(key: str) -> str | None:
+            found = self._runs.get(key)
+            if found is None or found.refused:
+                return None
+            if found.run_id is None:
+                found.run_id = self._create(client, experiment_id, found)
+            return f"#/experiments/{experiment_id}/runs/{found.run_id}"
+
+        return resolve_links(text, address)[:TAG_CHARACTERS]
 
 
 def _legal(name: str) -> str:

@@ -31,6 +31,7 @@ from orchestrator.config.hyperparameters import Hyperparameters
 from orchestrator.errors import InfeasibleTrialError
 from orchestrator.tasks.base import Task
 from orchestrator.training.data import load, size
+from orchestrator.training.followed import Followed
 from orchestrator.types import Reason
 
 WINDOW = 20
@@ -105,6 +106,7 @@ class Watch:
     """Of the last evaluation; of classes the likeliest."""
     _errors: Tensor | None = None
     _best: _Best | None = None
+    _followed: Followed = field(default_factory=Followed)
     _rises: int = 0
     _overfits: bool = False
     _metrics: dict[str, float] = field(default_factory=dict)
@@ -176,6 +178,7 @@ class Watch:
             change = (now - self._predictions).double().square().mean().sqrt()
             self._metrics["watch/prediction_change"] = float(change) / form.spread
         self._predictions = now
+        self._followed.add(predictions, targets, form.classes)
         self._errors = example_errors(predictions, targets, form.classes)
 
     def end_epoch(self, train_loss: float) -> dict[str, float]:
@@ -211,6 +214,7 @@ class Watch:
             "best": {"errors": best.errors, "train_loss": best.train_loss} if best else None,
             "rises": self._rises,
             "overfits": self._overfits,
+            "followed": self._followed.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -220,6 +224,7 @@ class Watch:
         self._constant, self._predictions = state["constant"], state["predictions"]
         self._best = _Best(**state["best"]) if state["best"] else None
         self._rises, self._overfits = state["rises"], state["overfits"]
+        self._followed.restore(state["followed"])
 
 
 def constant_loss(task: Task, model: nn.Module, train: Dataset[Any], hp: Hyperparameters, workers: int = 0) -> float:
@@ -268,12 +273,12 @@ def example_errors(predictions: Tensor, targets: Tensor, classes: int | None) ->
 
 
 def _form(predictions: Tensor, targets: Tensor) -> _Form:
-    dimension = _class_dimension(predictions, targets)
+    dimension = class_dimension(predictions, targets)
     same = dimension is None and predictions.shape == targets.shape and len(targets) > 1
     return _Form(dimension, float(targets.double().std()) if same else 0.0)
 
 
-def _class_dimension(predictions: Tensor, targets: Tensor) -> int | None:
+def class_dimension(predictions: Tensor, targets: Tensor) -> int | None:
     """Where the classes are, if ``targets`` are class numbers: the last dimension, or PyTorch's place, the second."""
     if targets.dtype != torch.int64 or not predictions.is_floating_point() or not len(targets):
         return None

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from orchestrator.app.main import main
 
@@ -77,7 +78,12 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(capsys: pytest.CaptureFixt
     assert re.search(r"worst case: \d+ epochs of 341 examples", output)
     for stage in ("lr", "batch_size", "momentum", "width", "decay", "depth", "ensemble"):
         assert re.search(rf"^  {stage} ", output, re.MULTILINE)
+    assert "time: known when the first trials have run" in output
     assert list(Path().iterdir()) == []
+    main(["stage=lr", *SMALL])
+    capsys.readouterr()
+    assert main(["stage=all", *SMALL, "dry_run=true"]) == 0
+    assert re.search(r"time: .* of training for what is left \(\d+ epochs are spent", capsys.readouterr().out)
 
 
 def test_status_of_nothing_and_of_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,6 +109,22 @@ def test_the_ensemble_stage_reports_single_and_ensemble_and_reads_test_once(
     result = json.loads(Path("sweeps", NAME, "ensemble.json").read_text())
     assert sum(result["weights"].values()) == pytest.approx(1)
     assert set(result["test"]) == {"single", "ensemble"}
+    entry = ledger()["stages"]["ensemble"]
+    assert [step["trial"] for step in entry["growth"]] == [
+        float(number) for number in sorted(result["weights"], key=lambda n: -result["weights"][n])
+    ]
+    assert entry["growth"][-1]["test"] == pytest.approx(result["test"]["ensemble"]["loss"])
+    kept = json.loads(Path("sweeps", NAME, "predictions.json").read_text())
+    best = ledger()["stages"]["width"]["best_trial"]
+    assert kept["trial"] == best
+    assert sum(map(sum, kept["confusion"])) == kept["examples"] == sum(count for count, _, _ in kept["calibration"])
+    losses = [row["loss"] for row in kept["worst"]]
+    assert losses == sorted(losses, reverse=True)
+    assert len(kept["followed"]["values"]) == 4, "a row for each epoch"
+    weights = torch.load(Path("sweeps", NAME, "winner.pt"), weights_only=True)
+    trained = torch.load(Path("sweeps", NAME, "trials", f"{best:06d}", "checkpoint.pt"), weights_only=True)
+    assert all(torch.equal(weights[name], trained["best"]["model"][name]) for name in weights)
+    assert Path("sweeps", NAME, "mispredicted.png").stat().st_size > 1000
     read = ledger()["test_read"]
     assert read is not None
     assert main(words) == 0

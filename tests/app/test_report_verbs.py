@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,10 +13,14 @@ from pathlib import Path
 
 import pyarrow.parquet
 import pytest
+from mlflow import MlflowClient
 
 from orchestrator.app.main import main
+from orchestrator.tracking.base import SWEEP, stage_key, trial_key
+from orchestrator.tracking.mlflow import MlflowTracker
 
 SMALL = ["task=breast_cancer", "runner=local", "tracking=none", "trainer.epochs=4", "sampler=random", "n_trials=4"]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PLAIN = ["task=breast_cancer"]
 FOLDER = Path("sweeps/breast_cancer-seed0")
 
@@ -58,13 +63,29 @@ def test_a_report_that_fails_does_not_hide_the_result(
 
 
 def test_the_report_is_an_artifact_of_the_sweep_in_mlflow(mlflow_template: Path) -> None:
-    import shutil
-
     Path("sweeps").mkdir()
     shutil.copy(mlflow_template, "sweeps/mlflow.db")
     assert main(["stage=lr", *SMALL[:2], "tracking=mlflow", *SMALL[3:]]) == 0
     (found,) = Path("sweeps/mlartifacts").rglob("report.html")
     assert found.read_text() == (FOLDER / "report.html").read_text()
+    client = MlflowClient("sqlite:///sweeps/mlflow.db")
+    experiment = client.get_experiment_by_name("breast_cancer")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    runs = {run.data.tags["orchestrator.key"]: run for run in client.search_runs([experiment.experiment_id])}
+    sweep, stage = runs["sweep"], runs["stage:lr"]
+    pictures = {entry.path for entry in client.list_artifacts(stage.info.run_id, "pictures")}
+    assert "pictures/lr-learning-curves.svg" in pictures
+    best = min((run for key, run in runs.items() if key.startswith("trial:") and "best" in run.data.metrics),
+               key=lambda run: run.data.metrics["best"])  # fmt: skip
+    assert f"runs/{best.info.run_id})" in sweep.data.tags["mlflow.note.content"]
+    assert f"runs/{best.info.run_id})" in stage.data.tags["mlflow.note.content"]
+    assert {used.dataset.name for used in sweep.inputs.dataset_inputs} == {
+        "breast_cancer training", "breast_cancer validation"
+    }  # fmt: skip
+    [model] = client.search_logged_models([experiment.experiment_id])
+    assert model.tags["trial"] == best.data.tags["trial"]
+    assert model.source_run_id == sweep.info.run_id
+    assert model.status == "READY"
 
 
 @pytest.mark.parametrize("verb", ["report", "logbook"])
@@ -135,14 +156,40 @@ def test_a_wrong_filter_is_one_line(word: str, said: str, capsys: pytest.Capture
     assert error.count("\n") == 1
 
 
-def test_the_pages_of_mlflow_are_served_until_they_are_stopped(mlflow_template: Path) -> None:
+@pytest.fixture
+def tracked(tmp_path: Path, mlflow_template: Path) -> str:
+    """A store with a sweep, a stage and more trials than the table of MLflow's pages begins with."""
+    shutil.copy(mlflow_template, tmp_path / "store.db")
+    tracker = MlflowTracker(f"sqlite:///{tmp_path / 'store.db'}", "digits_mlp", "a-sweep", flush_s=0.05)
+    tracker.begin(SWEEP, None, "the-sweep", {}, {"kind": "sweep"})
+    tracker.begin(stage_key("lr"), SWEEP, "the-stage", {}, {"kind": "stage"})
+    for number in range(105):
+        tracker.begin(trial_key(number), stage_key("lr"), f"lr=0.{number:03d}", {}, {"kind": "trial"})
+        tracker.end(trial_key(number), "FINISHED", {"best": float(number)}, {"state": "complete"})
+    assert tracker.close() == 0
+    return f"sqlite:///{tmp_path / 'store.db'}"
+
+
+def opened(address: str, folder: Path) -> tuple[str, str]:
+    """The page's text as a headless browser shows it, and the errors on its console."""
+    assert CHROMIUM is not None
+    done = subprocess.run(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+         f"--user-data-dir={folder / 'profile'}", "--window-size=1400,1000", "--enable-logging=stderr",
+         "--virtual-time-budget=15000", "--dump-dom", address],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line and "rror" in line)
+
+
+def test_the_pages_of_mlflow_are_served_until_they_are_stopped(tracked: str, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = ["-c", "from orchestrator.app.main import main; raise SystemExit(main())", "stage=ui", f"ui.port={port}"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
-        [sys.executable, *words, f"tracking.uri=sqlite:///{mlflow_template}"],
+        [sys.executable, *words, f"tracking.uri={tracked}"],
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
@@ -150,8 +197,19 @@ def test_the_pages_of_mlflow_are_served_until_they_are_stopped(mlflow_template: 
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)\n"
+        views = dict(process.stdout.readline().strip().split(": ", 1) for _ in range(3))
+        assert list(views) == ["sweeps and their stages", "trials, the best first", "failed trials"]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10) as answer:
             assert answer.status == 200
+        if CHROMIUM is not None:
+            page, errors = opened(views["sweeps and their stages"], tmp_path)
+            assert "the-sweep" in page
+            assert "lr=0.104" not in page
+            assert errors == ""
+            page, errors = opened(views["trials, the best first"], tmp_path)
+            assert page.index("lr=0.000") < page.index("lr=0.001")
+            assert "lr=0.104" not in page, "the worst comes last"
+            assert errors == ""
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
     finally:

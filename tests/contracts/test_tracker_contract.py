@@ -6,11 +6,22 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from mlflow import MlflowClient
 from mlflow_stores import SWEEP_ID, copy_of_store, read_runs
 
-from orchestrator.tracking.base import SWEEP, Tracker, is_trial, stage_key, trial_key
+from orchestrator.tracking.base import (
+    NOTE,
+    SWEEP,
+    DatasetEntry,
+    ModelEntry,
+    Tracker,
+    is_trial,
+    link,
+    stage_key,
+    trial_key,
+)
 from orchestrator.tracking.memory import MemoryTracker, NullTracker
-from orchestrator.tracking.mlflow import MlflowTracker
+from orchestrator.tracking.mlflow import KEY_TAG, MlflowTracker
 
 STAGE, TRIAL = stage_key("lr"), trial_key(0)
 
@@ -24,6 +35,14 @@ class Kit(Protocol):
 
     def read(self) -> dict[str, dict[str, Any]]:
         """What is written, by key."""
+        ...
+
+    def notes(self) -> dict[str, str]:
+        """The descriptions, by key."""
+        ...
+
+    def entities(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Data sets to their digests, and models to the tag ``trial``, of the sweep's run."""
         ...
 
 
@@ -49,6 +68,16 @@ class MemoryKit:
             for key, run in self.tracker.runs.items()
         }
 
+    def notes(self) -> dict[str, str]:
+        return {key: run.tags[NOTE] for key, run in self.tracker.runs.items() if NOTE in run.tags}
+
+    def entities(self) -> tuple[dict[str, str], dict[str, str]]:
+        run = self.tracker.runs[SWEEP]
+        return (
+            {name: entry.digest for name, entry in run.datasets.items()},
+            {name: entry.tags["trial"] for name, entry in run.models.items()},
+        )
+
 
 def names(run: Any) -> list[str]:
     return list(dict.fromkeys(name for step in run.steps.values() for name in step))
@@ -65,6 +94,23 @@ class MlflowKit:
 
     def read(self) -> dict[str, dict[str, Any]]:
         return read_runs(self.uri, "digits")
+
+    def _runs(self) -> list[Any]:
+        client = MlflowClient(self.uri)
+        return list(client.search_runs([client.get_experiment_by_name("digits").experiment_id]))
+
+    def notes(self) -> dict[str, str]:
+        return {run.data.tags[KEY_TAG]: run.data.tags[NOTE] for run in self._runs() if NOTE in run.data.tags}
+
+    def entities(self) -> tuple[dict[str, str], dict[str, str]]:
+        [sweep] = [run for run in self._runs() if run.data.tags[KEY_TAG] == SWEEP]
+        models = MlflowClient(self.uri).search_logged_models([sweep.info.experiment_id])
+        assert [output.model_id for output in sweep.outputs.model_outputs] == [model.model_id for model in models]
+        assert all(model.status == "READY" for model in models)
+        return (
+            {used.dataset.name: used.dataset.digest for used in sweep.inputs.dataset_inputs},
+            {model.name: model.tags["trial"] for model in models},
+        )
 
 
 @pytest.fixture(params=["memory", "mlflow"])
@@ -231,6 +277,37 @@ def test_a_file_is_kept_as_it_is(kit: Kit, tmp_path: Path) -> None:
     assert tracker.close() == 0
     wanted = {"preflight/picture.png": "not a text", "preflight/more/picture.png": "not a text"}
     assert kit.read() == {**WHOLE, STAGE: {**WHOLE[STAGE], "artifacts": wanted}}
+
+
+def test_a_link_leads_to_the_run_it_names(kit: Kit) -> None:
+    tracker = kit.open()
+    begin(tracker)
+    tracker.end(STAGE, "FINISHED", {}, {NOTE: f"by {link(TRIAL, 'trial 0')}, not {link('trial:7', 'trial 7')}"})
+    assert tracker.close() == 0
+    found = kit.notes()[STAGE]
+    if isinstance(kit, MlflowKit):
+        client = MlflowClient(kit.uri)
+        experiment = client.get_experiment_by_name("digits").experiment_id
+        [trial] = client.search_runs([experiment], f"tags.`orchestrator.key` = '{TRIAL}'")
+        # MLflow's pages; a run that is not there has no address.
+        assert found == f"by [trial 0](#/experiments/{experiment}/runs/{trial.info.run_id}), not trial 7"
+    else:
+        assert found == "by [trial 0](run:trial:0), not [trial 7](run:trial:7)"
+
+
+def test_data_sets_and_models_are_kept_once(kit: Kit, tmp_path: Path) -> None:
+    weights = tmp_path / "winner.pt"
+    weights.write_text("weights")
+    dataset = DatasetEntry("digits training", "abc", "tasks.Digits", "training", {"examples": 5})
+    model = ModelEntry("winner", {"optimizer.lr": 0.1}, {"trial": "0"}, (weights,), {"winner/loss": 0.25})
+    for _ in range(2):
+        tracker = kit.open()
+        begin(tracker)
+        for _ in range(2):
+            tracker.dataset(SWEEP, dataset)
+            tracker.model(SWEEP, model)
+        assert tracker.close() == 0
+    assert kit.entities() == ({"digits training": "abc"}, {"winner": "0"})
 
 
 def test_keys_tell_trials_from_stages() -> None:

@@ -1,22 +1,29 @@
 """The page: what it says of sweeps of every size, that it stands by itself, and that nothing breaks out of it."""
 
+import json
 import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from orchestrator import compose
 from orchestrator.app.simulate import simulate_on, simulated_sweep
 from orchestrator.masking import mask
+from orchestrator.report.answers import in_a_minute
+from orchestrator.report.axes import Axis
 from orchestrator.report.html import text
+from orchestrator.report.maps import joint_share
 from orchestrator.report.page import render, write_report
-from orchestrator.report.view import FINISHED, INFEASIBLE, SweepView, view_of
+from orchestrator.report.stage_charts import infeasible_spans
+from orchestrator.report.view import FINISHED, INFEASIBLE, SweepView, Training, view_of
 from orchestrator.runners.simulation import CurveProgram, SimulationRunner
 from orchestrator.stages.sweep import Sweep
-from orchestrator.types import Configuration
+from orchestrator.types import Configuration, Direction, TrialState
 
 SHORT = ["recipe.budget={high: 2.5, medium: 1.5, low: 1.0}", "stages.joint.budget=3"]
 VOID = {"meta", "link", "img", "br", "path", "use", "rect", "circle", "line"}
@@ -199,8 +206,6 @@ def test_a_sweep_of_one_trial(staged: SweepView) -> None:
 
 
 def test_a_maximized_objective_is_read_the_right_way_round(staged: SweepView) -> None:
-    from orchestrator.types import Direction
-
     flipped = [
         replace(
             record,
@@ -233,6 +238,124 @@ def test_a_thousand_trials_fit_on_one_page(thousand: SweepView) -> None:
 
 def test_the_file_takes_the_place_of_an_older_one(staged: SweepView, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("older")
-    path = write_report(replace(staged, folder=tmp_path))
-    assert path == tmp_path / "report.html"
-    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+    report = write_report(replace(staged, folder=tmp_path))
+    assert report.page == tmp_path / "report.html"
+    assert report.page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_every_picture_is_a_file_that_stands_by_itself(staged: SweepView, page: str, tmp_path: Path) -> None:
+    report = write_report(replace(staged, folder=tmp_path))
+    files = [path for paths in report.pictures.values() for path in paths]
+    assert len(files) == len(set(files)) == page.count("<svg")
+    assert any(path.name.startswith("lr-loss-against") for path in report.pictures["stage-lr"])
+    for path in files:
+        root = ElementTree.parse(path).getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        written = path.read_text(encoding="utf-8")
+        used = set(re.findall(r"var\((--\w+)\)", written))
+        assert used
+        assert all(f"{name}:#" in written for name in used), "a colour without its value"
+
+
+def test_the_first_questions_are_answered_in_a_minute(staged: SweepView, page: str) -> None:
+    asked = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page))
+    assert staged.best is not None
+    rate = staged.best.configuration["optimizer.lr"]
+    assert asked["Which learning rate, and why?"].startswith(f"{rate:.3g}: ")
+    assert "Training diverged at rates from 0.5" in asked["Which learning rate, and why?"]
+    assert "0.01 to 0.1: " in asked["Which learning rate, and why?"]
+    failed = sum(training.outcome == INFEASIBLE for training in staged.trainings)
+    assert f"{failed} of {len(staged.trainings)} trainings: {failed} x non_finite" in asked["What failed, and why?"]
+    assert asked["What did each stage gain?"].startswith("start: first best ")
+    assert "range" in asked["Was a range too narrow?"]
+
+
+def test_a_winner_beyond_the_range_that_was_given_is_told(staged: SweepView) -> None:
+    best = staged.best
+    assert best is not None
+    batch = dict(best.configuration) | {"data.batch_size": 8, "optimizer.lr": 0.03}
+    records = [replace(r, configuration=batch) if r.number == best.number else r for r in staged.records]
+    told = dict(in_a_minute(replace(staged, records=records)))["Was a range too narrow?"]
+    assert "data.batch_size: yes. The winner's 8 lies below the range that was given, 16 to 512" in told
+    assert "least value tried: widen it further" in told
+    assert "optimizer.lr: yes" not in told
+
+
+def test_the_ground_where_most_fail_is_shaded(staged: SweepView) -> None:
+    axis = Axis(staged, "optimizer.lr")
+    trainings = staged.by_stage["lr"]
+    [(low, high)] = infeasible_spans(trainings, axis)
+    failed = [axis.at(t.configuration["optimizer.lr"]) for t in trainings if t.outcome == INFEASIBLE]
+    others = [axis.at(t.configuration["optimizer.lr"]) for t in trainings if t.outcome != INFEASIBLE]
+    assert max(others) < low < min(failed)
+    assert high > max(failed)
+    # One failure among those that went well is no region.
+    middle = sorted(t for t in others)[len(others) // 2]
+    unlucky = [t for t in trainings if axis.at(t.configuration["optimizer.lr"]) == middle][:1]
+    lost = [Training((replace(t.last, state=TrialState.INFEASIBLE),), t.direction) for t in unlucky]
+    rest = [t for t in trainings if t not in unlucky]
+    assert infeasible_spans([*rest, *lost], axis) == [(low, high)]
+
+
+def test_only_what_needs_both_is_called_an_interaction(staged: SweepView) -> None:
+    rng = np.random.default_rng(0)
+    item, other = staged.space["optimizer.lr"], staged.space["data.batch_size"]
+    first = staged.trainings[0].last
+
+    def training(x: float, z: float, value: float) -> Training:
+        values = {"optimizer.lr": item.from_unit(x), "data.batch_size": other.from_unit(z)}
+        record = replace(first, configuration={**first.configuration, **values}, curve={1: value})
+        return Training((record,), Direction.MINIMIZE)
+
+    places = rng.uniform(size=(60, 2))
+    pair = ("optimizer.lr", "data.batch_size")
+    valley = [training(x, z, (x - z) ** 2) for x, z in places]
+    bowl = [training(x, z, (x - 0.5) ** 2 + (z - 0.5) ** 2) for x, z in places]
+    together, alone = (joint_share(staged, some, pair, 1) for some in (valley, bowl))
+    assert together is not None
+    assert alone is not None
+    assert together > 0.3
+    assert alone < 0.03
+    assert joint_share(staged, valley[:20], pair, 1) is None
+
+
+KEPT = {
+    "trial": 0,
+    "best_epoch": 2,
+    "examples": 4,
+    "calibration": [[2, 0.9, 1.0], [2, 0.7, 0.5]],
+    "confusion": [[1, 1], [0, 2]],
+    "worst": [{"example": 3, "target": "0", "predicted": "1", "loss": 1.5}],
+    "followed": {
+        "targets": [0, 1, 1],
+        "values": [[0.4, 0.5, 0.9], [0.3, 0.6, 0.9], [0.6, 0.7, 0.9]],
+        "likeliest": [[1, 0, 1], [1, 1, 1], [0, 1, 1]],
+    },
+}
+
+
+def test_what_the_winner_predicts_is_shown(staged: SweepView, tmp_path: Path) -> None:
+    (tmp_path / "predictions.json").write_text(json.dumps(KEPT))
+    (tmp_path / "mispredicted.png").write_bytes(b"a picture")
+    shown = render(replace(staged, folder=tmp_path))
+    assert "1 of 4 are wrong. Most often: 0 taken for 1 (1 x)" in shown
+    assert "In the last third 1 of 3 examples still changed their class; 0 are wrong at the end" in shown
+    # |0.9 - 1| and |0.7 - 0.5|, half of the examples each.
+    assert "Expected calibration error: winner (trial 0) 15.00%" in shown
+    assert "1 of these 1 are predicted wrongly" in shown
+    parsed(shown)
+    numbers = {**KEPT, "calibration": [], "confusion": [], "pairs": [[0.0, 1.0, 2.0], [0.5, 1.0, 1.5]]}
+    numbers["followed"] = {"targets": [0.0, 1.0], "values": [[0.5, 0.5], [0.1, 0.9]], "likeliest": None}
+    (tmp_path / "predictions.json").write_text(json.dumps(numbers))
+    shown = render(replace(staged, folder=tmp_path))
+    assert "Predictions rise by 0.50 where targets rise by 1" in shown
+    assert "standard deviations of the targets an epoch" in shown
+
+
+def test_whether_the_ensemble_pays_is_said_with_its_gain_per_member(staged: SweepView) -> None:
+    scores = {"single": {"loss": 0.2}, "ensemble": {"loss": 0.15}}
+    steps = [{"trial": 1.0, "validation": 0.2, "test": 0.2}, {"trial": 2.0, "validation": 0.15, "test": 0.15}]
+    entry = {"weights": {"1": 0.5, "2": 0.5}, "single": 1, "validation": scores, "test": scores, "growth": steps}
+    shown = render(replace(staged, finished={**staged.finished, "ensemble": {**entry, "text": ""}}))
+    assert "better on validation and on test. It costs 2 predictions instead of one" in shown
+    assert "best of these committees has 2 members, better than the best single model by 0.05" in shown

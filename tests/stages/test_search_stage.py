@@ -165,3 +165,49 @@ def test_passes_with_one_worker_spend_about_the_whole_budget() -> None:
     )
     # A visit of a pass may end with a trial that costs more than its share.
     assert total * 0.85 <= spent(found) <= total * 1.1
+
+
+FEW = ("stage=lr", "sampler=random", "pruner=none", "n_trials=8", "space.optimizer.lr.type=choice",
+       "+space.optimizer.lr.choices=[0.001,0.1,1.0]")  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [(), ROUNDS])
+def test_what_was_tried_is_not_paid_for_again_but_pointed_to(words: tuple[str, ...]) -> None:
+    trained: list[tuple[float, int]] = []
+
+    def noted(configuration: Configuration, seed: int) -> Sequence[float]:
+        trained.append((float(configuration["optimizer.lr"]), seed))
+        if configuration["optimizer.lr"] == 1.0:
+            raise InfeasibleTrialError(Reason.DIVERGED, "too large")
+        return falling(configuration, seed)
+
+    found = simulate(command(*FEW, *words), noted, workers=1)
+    assert len(found.trials) == 8
+    rates = {trial.configuration["optimizer.lr"] for trial in found.trials}
+    pointing = [trial for trial in found.trials if "not trained again" in trial.detail]
+    assert len(trained) == len(found.trials) - len(pointing)
+    assert len(pointing) >= 3
+    if not words:
+        assert len(trained) == len(rates), "in rounds, trials of one round know nothing of each other"
+    for trial in pointing:
+        assert trial.parent is not None
+        earlier = found.trials[trial.parent]
+        assert trial.detail == f"same configuration, seed and budget as trial {earlier.number}: not trained again"
+        assert dict(trial.configuration) == dict(earlier.configuration)
+        assert (trial.seed, trial.state, trial.reason) == (earlier.seed, earlier.state, earlier.reason)
+        assert dict(trial.curve) == dict(earlier.curve)
+        assert trial.epochs_paid == 1
+    assert found.best is not None
+    assert found.best.number not in {trial.number for trial in pointing}
+
+
+def test_a_failure_that_is_not_the_configuration_s_is_tried_again() -> None:
+    def dies(configuration: Configuration, seed: int) -> Sequence[float]:
+        if configuration["optimizer.lr"] == 1.0:
+            raise InfeasibleTrialError(Reason.WORKER_DIED, "killed")
+        return falling(configuration, seed)
+
+    found = simulate(command(*FEW), dies)
+    died = [trial for trial in found.trials if trial.reason is Reason.WORKER_DIED]
+    assert len(died) > 1
+    assert not [trial for trial in died if trial.parent is not None]

@@ -224,3 +224,13 @@ def test_artifacts_lie_beside_the_store(uri: str, tmp_path: Path, monkeypatch: p
     assert tracker.close() == 0
     assert list(elsewhere.iterdir()) == []
     assert [path.read_text() for path in tmp_path.rglob("config.yaml")] == ["seed: 0\n"]
+
+
+def test_a_server_s_address_is_not_printed_for_each_trial(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", raising=False)
+    tracker = MlflowTracker(uri, "digits", SWEEP_ID, flush_s=0.05)
+    assert tracker.close() == 0
+    # MLflow prints only with a server, and asks this first.
+    from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
+
+    assert MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.get() is True
