@@ -8,6 +8,7 @@
     ├── PreflightError           3   the data or the training code is broken
     ├── NoFeasibleTrialError     4   a stage ended without a single usable trial
     ├── UserCodeError            1   the user's own code raised
+    ├── TooManyFailuresError     1   more trials fail than the failure policy takes
     └── InterruptedSweepError  130   Ctrl-C: the sweep stopped in good order and can go on
     InfeasibleTrialError                  not an error of a command: a trial that cannot give a value
 """
@@ -45,6 +46,10 @@ class NoFeasibleTrialError(OrchestratorError):
 
 class UserCodeError(OrchestratorError):
     """The user's task raised where the sweep cannot go on without it."""
+
+
+class TooManyFailuresError(OrchestratorError):
+    """More trials fail, for reasons that no sampler can learn, than the failure policy takes."""
 
 
 class InterruptedSweepError(OrchestratorError):

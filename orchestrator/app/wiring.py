@@ -8,6 +8,7 @@ from pathlib import Path
 from orchestrator.config.schema import RunConfig, RunnerConfig
 from orchestrator.errors import ConfigError
 from orchestrator.runners.base import Runner
+from orchestrator.runners.inline import InlineRunner
 from orchestrator.runners.local import LocalRunner
 from orchestrator.stages.sweep import Sweep
 from orchestrator.tracking.base import Tracker
@@ -21,8 +22,10 @@ SCHEMES = ("sqlite", "http", "https", "file", "postgresql", "mysql", "mssql", "d
 
 def make_runner(config: RunnerConfig) -> Runner:
     """The runner named in ``config``."""
+    if config.name == "inline":
+        return InlineRunner()
     if config.name == "local":
-        return LocalRunner()
+        return LocalRunner(config)
     # Here: importing Ray takes seconds that the local runner need not pay.
     from orchestrator.runners.ray import RayRunner
 

@@ -15,6 +15,7 @@ from orchestrator.errors import ConfigError
 from orchestrator.files import exclusive_lock, write_text
 from orchestrator.progress import Progress
 from orchestrator.stages.checkpoints import CheckpointStore
+from orchestrator.stages.failures import Failures
 from orchestrator.stages.ledger import Ledger
 from orchestrator.stages.visits import stage_of, varied
 from orchestrator.study.pruners import make_pruner
@@ -144,6 +145,7 @@ class Sweep:
         self.checkpoints = CheckpointStore(
             plan.folder / "trials", keep=trainer.keep_checkpoints, disk_gb=trainer.disk_gb, direction=self.direction
         )
+        self.failures = Failures(plan.config.failure)
         self.tracker: Tracker
         self._promotes_any = promotes_any
 
@@ -190,6 +192,8 @@ class Sweep:
         tags = {"state": record.state.value, "reason": record.reason or ""}
         if record.detail:
             tags["detail"] = record.detail[:5000]
+        if record.restarts:
+            tags["restarts"] = str(record.restarts)
         metrics = {"epochs": float(record.epochs_run), "duration_s": record.seconds}
         if record.value is not None:
             metrics["best"] = record.value

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.app.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["task=breast_cancer", "runner=local", "tracking=none", "trainer.epochs=4", "sampler=random", "n_trials=3"]
+SMALL = ["task=breast_cancer", "runner=inline", "tracking=none", "trainer.epochs=4", "sampler=random", "n_trials=3"]
 NAME = "breast_cancer-seed0"
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.app.main import main
 
-SMALL = ["task=breast_cancer", "runner=local", "tracking=none", "trainer.epochs=4", "sampler=random", "n_trials=4"]
+SMALL = ["task=breast_cancer", "runner=inline", "tracking=none", "trainer.epochs=4", "sampler=random", "n_trials=4"]
 PLAIN = ["task=breast_cancer"]
 FOLDER = Path("sweeps/breast_cancer-seed0")
 
