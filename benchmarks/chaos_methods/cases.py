@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from killed_sweeps import differences, lost_or_doubled, paid, trials, wrongly_tracked
+from mlflow_servers import Server
 
-from chaos_methods.processes import Server, fork, in_child, kill_driver, kill_worker, wait
+from chaos_methods.processes import fork, in_child, kill_driver, kill_worker, wait
 from chaos_methods.task import COUNTS
 from orchestrator.app.main import main
 from orchestrator.preflight.registry import checks
@@ -170,7 +171,11 @@ class _Run:
                 if left := kill_driver(driver):
                     self.faults.append(f"left behind by a killed driver: {left}")
                 return None
-            if victim == "worker" and kill_worker(driver, self._rng):
+            if victim == "worker":
+                while not kill_worker(driver, self._rng):
+                    # It has none yet, or none any more.
+                    if (code := wait(driver, time.monotonic() + 0.1)) is not None:
+                        return code
                 self._count(victim)
             if victim == "server" and self.server is not None:
                 self._count(victim)

@@ -1,4 +1,4 @@
-"""The processes that are killed: drivers, their workers, tracking servers.
+"""The processes that are killed: drivers and their workers.
 
 A driver is forked from the benchmark, which has imported everything: the imports are paid once, and what is killed
 is a process like any other.
@@ -8,8 +8,6 @@ import json
 import os
 import random
 import signal
-import socket
-import subprocess
 import sys
 import time
 import traceback
@@ -27,7 +25,6 @@ ORPHAN_S = 15.0
 RAY_AGENTS = ("dashboard/agent.py", "runtime_env/agent/main.py", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
 """Ray's helpers, which run no trial. When Ray is killed they end by themselves, but after a minute, in which they try
 to report it (``publish_error_to_driver``): here they are ended, and not counted."""
-SERVER_S = 60.0
 
 
 def fork(body: Callable[[], int], output: Path, environment: dict[str, str] | None = None) -> int:
@@ -124,45 +121,3 @@ def kill_driver(driver: int) -> list[str]:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     return [below[process] for process in alive]
-
-
-class Server:
-    """An MLflow server on a port of its own, which may be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it, without waiting for it."""
-        store, artifacts = self._folder / "server.db", self._folder / "artifacts"
-        words = ["--backend-store-uri", f"sqlite:///{store}", "--artifacts-destination", str(artifacts)]
-        with (self._folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port),
-                 "--workers", "1", *words],
-                cwd=self._folder, stdout=log, stderr=log, start_new_session=True,
-                env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
-            )  # fmt: skip
-
-    def wait(self) -> None:
-        """Until it answers."""
-        deadline = time.monotonic() + SERVER_S
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"MLflow did not start: {(self._folder / 'server.log').read_text()}")
-            time.sleep(0.05)
-
-    def kill(self) -> None:
-        """SIGKILL for it and its own workers."""
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None

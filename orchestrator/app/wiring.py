@@ -7,13 +7,15 @@ from pathlib import Path
 
 from orchestrator.config.schema import RunConfig, RunnerConfig
 from orchestrator.errors import ConfigError
+from orchestrator.report.html import mask
 from orchestrator.runners.base import Runner
 from orchestrator.runners.inline import InlineRunner
 from orchestrator.runners.local import LocalRunner
 from orchestrator.stages.sweep import Sweep
+from orchestrator.tracking.backlog import Backlog
 from orchestrator.tracking.base import Tracker
 from orchestrator.tracking.memory import NullTracker
-from orchestrator.tracking.mlflow import MlflowTracker
+from orchestrator.tracking.mlflow import MlflowTracker, problem_at
 from orchestrator.trial import TrainingProgram
 
 SCHEMES = ("sqlite", "http", "https", "file", "postgresql", "mysql", "mssql", "databricks")
@@ -44,6 +46,22 @@ def tracking_uri(config: RunConfig) -> str:
     return config.tracking.uri or f"sqlite:///{Path(config.sweep.dir).resolve() / 'mlflow.db'}"
 
 
+def check_tracking(config: RunConfig) -> None:
+    """Refuse an address at which no MLflow answers. The default needs no check.
+
+    Raises:
+        ConfigError: with what MLflow said.
+    """
+    uri = config.tracking.uri
+    if config.tracking.name == "none" or uri is None:
+        return
+    if (problem := problem_at(uri)) is not None:
+        raise ConfigError(
+            f"tracking.uri={mask(uri)}: MLflow does not answer there: {mask(problem)}; start its server, correct the "
+            "address, or do without: tracking=none"
+        )
+
+
 def make_tracker(sweep: Sweep) -> Tracker:
     """The tracker named in the sweep's configuration."""
     tracking = sweep.config.tracking
@@ -55,6 +73,7 @@ def make_tracker(sweep: Sweep) -> Tracker:
         sweep.ledger.sweep_id,
         flush_s=tracking.flush_s,
         close_timeout_s=tracking.close_timeout_s,
+        backlog=Backlog(sweep.folder),
     )
 
 
