@@ -50,7 +50,7 @@ def one(job: tuple[str, int, list[str]]) -> dict[str, float | str]:
     task, seed, extra = job
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     with tempfile.TemporaryDirectory() as scratch:
-        common = [f"task={task}", f"seed={seed}", "runner=local", "tracking=none", f"sweep.dir={scratch}", *extra]
+        common = [f"task={task}", f"seed={seed}", "runner=inline", "tracking=none", f"sweep.dir={scratch}", *extra]
         started = time.perf_counter()
         command("stage=all", *common, "sweep.name=recipe")
         seconds = time.perf_counter() - started

@@ -3,6 +3,8 @@
 It knows the task and PyTorch, and nothing of Ray, Optuna, MLflow or Hydra.
 """
 
+import os
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +20,8 @@ from orchestrator.tasks.loading import load_once
 from orchestrator.training.loop import fit
 from orchestrator.types import End, EpochResult, Outcome, Reason, TrialSpec
 
-_PACKAGE = str(Path(__file__).parent)
+_PACKAGE = f"{Path(__file__).parent}{os.sep}"
+_INSTALLED = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "purelib", "platlib"))
 
 
 def use_threads(threads: int) -> None:
@@ -38,33 +41,41 @@ class TrainingProgram:
     def __call__(self, spec: TrialSpec) -> Iterator[EpochResult]:
         """Yield after each epoch."""
         use_threads(self.threads)
-        task, splits = load_once(self.task)
         try:
+            task, splits = load_once(self.task)
             yield from fit(task, splits, from_flat(spec.configuration), self.trainer, spec)
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            reason = _whose_memory(error)
+            if reason is None:
                 raise
             # Python's own MemoryError has no text.
             line = next(iter(str(error).splitlines()), type(error).__name__)
-            raise InfeasibleTrialError(Reason.OUT_OF_MEMORY, line) from None
+            raise InfeasibleTrialError(reason, line) from None
 
 
-def _out_of_memory(error: Exception) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    # The CPU allocator, the CUDA driver, cuBLAS and cuDNN say so in their text only.
-    signs = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
-    return any(sign in str(error) for sign in signs)
+def _whose_memory(error: Exception) -> Reason | None:
+    """Of what ``error`` says that no memory was left; None: it says something else."""
+    # The CPU's allocator, the CUDA driver, cuBLAS and cuDNN say so in their text only.
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return Reason.HOST_OUT_OF_MEMORY
+    signs = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+    if isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs):
+        return Reason.OUT_OF_MEMORY
+    return None
 
 
 def failure(error: Exception) -> Outcome:
-    """What ended a trial, for the study: the reason, one line, and the traceback from the user's frames on."""
+    """What ended a trial, for the study: the reason, one line, and the traceback cut to the user's own frames.
+
+    Those are neither of this package nor of an installed one, where there are any.
+    """
     if isinstance(error, InfeasibleTrialError):
         return Outcome(End.FAILED, error.reason, error.detail)
     if isinstance(error, StorageError):
         # Nothing is known of the configuration: the trial is neither infeasible nor ended.
         return Outcome(End.PAUSED, Reason.STORAGE, str(error))
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)] or frames
-    text = "".join(traceback.format_list(own))
+    others = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
+    own = [frame for frame in others if not frame.filename.startswith(_INSTALLED)]
+    text = "".join(traceback.format_list(own or others or frames))
     return Outcome(End.FAILED, Reason.USER_ERROR, mask_addresses(f"{type(error).__name__}: {error}\n{text}"))

@@ -58,12 +58,24 @@ class Reason(StrEnum):
     NON_FINITE = "non_finite"
     DIVERGED = "diverged"
     OUT_OF_MEMORY = "out_of_memory"
+    """Of the GPU."""
+    HOST_OUT_OF_MEMORY = "host_out_of_memory"
     USER_ERROR = "user_error"
     WORKER_DIED = "worker_died"
+    """More often than ``failure.max_restarts`` allows."""
+    HANG = "hang"
+    """No epoch finished for ``failure.heartbeat_s``."""
+    TRIAL_TIMEOUT = "trial_timeout"
+    """Longer than ``failure.trial_timeout_s``."""
     RUNG = "rung"
     TIMEOUT = "timeout"
     STORAGE = "storage"
     """Not the trial's fault: its checkpoint cannot be written or read. It stays as it was."""
+
+    @property
+    def of_memory(self) -> bool:
+        """Whether memory ran out, the GPU's or the machine's."""
+        return self in (Reason.OUT_OF_MEMORY, Reason.HOST_OUT_OF_MEMORY)
 
 
 class Decision(StrEnum):
@@ -95,6 +107,10 @@ class TrialSpec:
     """False: write no files at all."""
     resume_from: Path | None = None
     """Folder of the trial whose checkpoint this one continues, where it has none of its own."""
+    timeout_s: float | None = None
+    """Seconds that it may run on one worker; None: any."""
+    heartbeat_s: float | None = None
+    """Seconds that it may take to finish an epoch; None: any."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 if TYPE_CHECKING:
+    from orchestrator.runners.local import LocalRunner
     from orchestrator.runners.ray import RayRunner
 
 
@@ -26,6 +27,16 @@ def ray_runner() -> "Iterator[RayRunner]":
     from orchestrator.runners.ray import RayRunner
 
     runner = RayRunner(RunnerConfig(name="ray", workers=2))
+    yield runner
+    runner.close()
+
+
+@pytest.fixture(scope="session")
+def local_runner() -> "Iterator[LocalRunner]":
+    """Two worker processes."""
+    from orchestrator.runners.local import LocalRunner
+
+    runner = LocalRunner(RunnerConfig(name="local", workers=2))
     yield runner
     runner.close()
 

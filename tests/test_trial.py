@@ -60,6 +60,9 @@ def raised_by(program: TrainingProgram, spec: TrialSpec) -> Exception:
     return caught.value
 
 
+GPU, HOST = Reason.OUT_OF_MEMORY, Reason.HOST_OUT_OF_MEMORY
+
+
 def cpu_out_of_memory() -> RuntimeError:
     """What PyTorch really raises."""
     with pytest.raises(RuntimeError) as caught:
@@ -68,21 +71,23 @@ def cpu_out_of_memory() -> RuntimeError:
 
 
 @pytest.mark.parametrize(
-    ("error", "line"),
+    ("error", "line", "reason"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore"), "CUDA out of memory. Tried"),
-        (MemoryError(), "MemoryError"),
-        (MemoryError("no room\nat all"), "no room"),
-        (RuntimeError("CUDA error: out of memory\nCompile with"), "CUDA error: out of memory"),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling x"), "CUDA error: CUBLAS"),
-        (cpu_out_of_memory(), ""),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried\nmore"), "CUDA out of memory. Tried", GPU),
+        (MemoryError(), "MemoryError", HOST),
+        (MemoryError("no room\nat all"), "no room", HOST),
+        (RuntimeError("CUDA error: out of memory\nCompile with"), "CUDA error: out of memory", GPU),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling x"), "CUDA error: CUBLAS", GPU),
+        (cpu_out_of_memory(), "", HOST),
     ],
     ids=["cuda", "empty", "python", "driver", "cublas", "cpu"],
 )
-def test_out_of_memory_is_named(error: Exception, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_is_named(
+    error: Exception, line: str, reason: Reason, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Fussy, "raised", error)
     found = failure(raised_by(program(), spec(tmp_path)))
-    assert (found.end, found.reason) == (End.FAILED, Reason.OUT_OF_MEMORY)
+    assert (found.end, found.reason) == (End.FAILED, reason)
     assert found.detail.startswith(line)
     assert len(found.detail.splitlines()) == 1
 

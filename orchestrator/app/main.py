@@ -15,7 +15,14 @@ from orchestrator.app.plan import describe_plan, stages_of, try_task
 from orchestrator.app.status import describe_status
 from orchestrator.app.train import train
 from orchestrator.app.ui import serve_ui
-from orchestrator.app.wiring import code_version, make_program, make_runner, make_tracker, tracking_uri
+from orchestrator.app.wiring import (
+    check_tracking,
+    code_version,
+    make_program,
+    make_runner,
+    make_tracker,
+    tracking_uri,
+)
 from orchestrator.config.compose import to_plain, to_yaml
 from orchestrator.config.entry import run_command, use_words
 from orchestrator.config.schema import RunConfig, SweepConfig
@@ -28,7 +35,7 @@ from orchestrator.masking import Masking, mask, mask_addresses, masked
 from orchestrator.preflight.registry import overview
 from orchestrator.progress import Progress, log_to, short, table
 from orchestrator.report.logbook import logbook
-from orchestrator.report.page import Report, write_report
+from orchestrator.report.page import REPORT_FILE, Report, write_report
 from orchestrator.report.view import read_view, view_of
 from orchestrator.stages.preflight import baselines, check_names, compare_with_baselines, run_preflight_stage
 from orchestrator.stages.recipe import StageSequence
@@ -98,6 +105,9 @@ def run_stages(plan: Plan, names: list[str]) -> None:
     """
     if all(plan.config.stages[name].kind == "ensemble" for name in names) and not plan.exists:
         raise NoFeasibleTrialError(f"sweep {plan.name} has no trained checkpoint; run a search stage first")
+    if not plan.exists:
+        # Later MLflow may be away: trials go on without it.
+        check_tracking(plan.config)
     progress = Progress()
     with open_sweep(plan, progress) as sweep, log_to(sweep.folder / "orchestrator.log"):
         _note_command(sweep)
@@ -108,6 +118,9 @@ def run_stages(plan: Plan, names: list[str]) -> None:
 def _run_tracked(sweep: Sweep, names: list[str]) -> None:
     finished = sweep.ledger.finished
     sweep.begin_tracking(make_tracker(sweep), code_version())
+    if (report := sweep.folder / REPORT_FILE).exists():
+        # MLflow may have been away when it was written.
+        sweep.tracker.file(SWEEP, "report", report)
     status = "KILLED"
     try:
         with graceful_interrupt() as stopping:

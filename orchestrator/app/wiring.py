@@ -7,12 +7,15 @@ from pathlib import Path
 
 from orchestrator.config.schema import RunConfig, RunnerConfig
 from orchestrator.errors import ConfigError
+from orchestrator.masking import mask
 from orchestrator.runners.base import Runner
+from orchestrator.runners.inline import InlineRunner
 from orchestrator.runners.local import LocalRunner
 from orchestrator.stages.sweep import Sweep
+from orchestrator.tracking.backlog import Backlog
 from orchestrator.tracking.base import Tracker
 from orchestrator.tracking.memory import NullTracker
-from orchestrator.tracking.mlflow import MlflowTracker
+from orchestrator.tracking.mlflow import MlflowTracker, problem_at
 from orchestrator.trial import TrainingProgram
 
 SCHEMES = ("sqlite", "http", "https", "file", "postgresql", "mysql", "mssql", "databricks")
@@ -21,8 +24,10 @@ SCHEMES = ("sqlite", "http", "https", "file", "postgresql", "mysql", "mssql", "d
 
 def make_runner(config: RunnerConfig) -> Runner:
     """The runner named in ``config``."""
+    if config.name == "inline":
+        return InlineRunner()
     if config.name == "local":
-        return LocalRunner()
+        return LocalRunner(config)
     # Here: importing Ray takes seconds that the local runner need not pay.
     from orchestrator.runners.ray import RayRunner
 
@@ -41,6 +46,22 @@ def tracking_uri(config: RunConfig) -> str:
     return config.tracking.uri or f"sqlite:///{Path(config.sweep.dir).resolve() / 'mlflow.db'}"
 
 
+def check_tracking(config: RunConfig) -> None:
+    """Refuse an address at which no MLflow answers. The default needs no check.
+
+    Raises:
+        ConfigError: with what MLflow said.
+    """
+    uri = config.tracking.uri
+    if config.tracking.name == "none" or uri is None:
+        return
+    if (problem := problem_at(uri)) is not None:
+        raise ConfigError(
+            f"tracking.uri={mask(uri)}: MLflow does not answer there: {mask(problem)}; start its server, correct the "
+            "address, or do without: tracking=none"
+        )
+
+
 def make_tracker(sweep: Sweep) -> Tracker:
     """The tracker named in the sweep's configuration."""
     tracking = sweep.config.tracking
@@ -52,6 +73,7 @@ def make_tracker(sweep: Sweep) -> Tracker:
         sweep.ledger.sweep_id,
         flush_s=tracking.flush_s,
         close_timeout_s=tracking.close_timeout_s,
+        backlog=Backlog(sweep.folder),
     )
 
 

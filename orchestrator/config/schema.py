@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from orchestrator.config.audit import AuditConfig
 from orchestrator.config.errors import describe, suggest
+from orchestrator.config.failure import FailureConfig
 from orchestrator.config.hyperparameters import (
     GROUPS,
     STRICT,
@@ -214,10 +215,10 @@ class PrunerConfig:
 class RunnerConfig:
     """Where trials run."""
 
-    name: Literal["local", "ray"] = "ray"
-    """In this process one by one, or on Ray."""
+    name: Literal["local", "inline", "ray"] = "ray"
+    """In worker processes on this machine; in the command's own process, one by one; on Ray."""
     workers: int | None = Field(default=None, ge=1)
-    """Trials at a time on Ray; null: as many as fit the CPUs (and GPUs, if asked for)."""
+    """local, ray: trials at a time; null: as many as fit the CPUs (and on Ray the GPUs, if asked for)."""
     cpus_per_trial: int = Field(default=1, ge=1)
     """CPU cores, and PyTorch threads, per trial."""
     gpus_per_trial: float = Field(default=0.0, ge=0.0)
@@ -341,6 +342,7 @@ class RunConfig:
     pruner: PrunerConfig = PrunerConfig()
     preflight: PreflightConfig = PreflightConfig()
     runner: RunnerConfig = RunnerConfig()
+    failure: FailureConfig = FailureConfig()
     tracking: TrackingConfig = TrackingConfig()
     trainer: TrainerConfig = TrainerConfig()
     train: TrainConfig = TrainConfig()
@@ -365,11 +367,13 @@ class RunConfig:
         known = [*self.stages, *VERBS]
         if self.stage.name not in known:
             raise ValueError(f"stage={self.stage.name} is unknown; known: {', '.join(known)}")
-        if self.deterministic and self.runner.name != "local" and self.runner.workers is None:
+        if self.deterministic and self.runner.name != "inline" and self.runner.workers is None:
             raise ValueError("deterministic=true needs runner.workers=N: the trials depend on the size of a round")
         for name in self.stages:
             if name in VERBS or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
                 raise ValueError(f"stages.{name}: a stage is named by letters, digits and . _ -, and is no verb")
+        if self.runner.name == "inline" and (self.failure.trial_timeout_s or self.failure.heartbeat_s):
+            raise ValueError("failure.trial_timeout_s and heartbeat_s need worker processes: runner=local or ray")
         for name in self.recipe.order:
             if name not in self.stages or self.recipe.order.count(name) > 1:
                 twice = " twice" if name in self.stages else ""

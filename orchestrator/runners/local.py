@@ -1,39 +1,206 @@
-"""Trials in this process, one after another: no Ray, a breakpoint works."""
+"""Trials in worker processes on this machine, without Ray."""
 
+import os
+import pickle
+import sys
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+
+from orchestrator.config.schema import RunnerConfig
+from orchestrator.errors import OrchestratorError
 from orchestrator.runners.base import Controller
-from orchestrator.trial import failure
-from orchestrator.types import Decision, End, Outcome, TrialProgram, TrialSpec
+from orchestrator.runners.limits import Clock
+from orchestrator.runners.process import WorkerProcess
+from orchestrator.types import Decision, End, EpochResult, Outcome, TrialProgram, TrialSpec
+
+LOOK_S = 1.0
+"""Seconds between looks for the dead: a process that the worker started may keep its end of the pipe open."""
+MAX_START_FAILURES = 3
+"""Workers in a row that may die before they are up: our guess."""
+
+
+@dataclass
+class _Worker:
+    """A worker process and what it is doing."""
+
+    process: WorkerProcess
+    loading: int = 0
+    """Programs that it was sent and has not yet said to be ready for."""
+    spec: TrialSpec | None = None
+    """Its trial; begun once it is up."""
+    clock: Clock | None = None
+    end: Outcome | None = None
+    """How its trial will have ended when it has answered."""
+
+    @property
+    def up(self) -> bool:
+        return self.loading == 0
+
+    @property
+    def busy(self) -> bool:
+        return self.spec is not None
+
+    def load(self, program: bytes) -> None:
+        self.loading += 1
+        self.process.call("load", program, list(sys.path))
 
 
 class LocalRunner:
     """See :class:`~orchestrator.runners.base.Runner`."""
 
-    workers = 1
+    def __init__(self, config: RunnerConfig) -> None:
+        fit = max(1, (os.cpu_count() or 1) // config.cpus_per_trial)
+        self.workers = config.workers or fit
+        self._pool: list[_Worker] = []
+        self._failed_starts = 0
 
     def run(self, program: TrialProgram, controller: Controller) -> None:
         """See :class:`~orchestrator.runners.base.Runner`."""
-        while (spec := controller.ask()) is not None:
-            controller.tell(spec.number, self._execute(program, spec, controller))
-
-    def _execute(self, program: TrialProgram, spec: TrialSpec, controller: Controller) -> Outcome:
-        try:
-            epochs = program(spec)
-        except Exception as error:
-            return failure(error)
+        job = _Job(controller, pickle.dumps(program))
+        for worker in self._pool:
+            worker.load(job.program)
         try:
             while True:
-                try:
-                    result = next(epochs)
-                except StopIteration:
-                    return Outcome(End.FINISHED)
-                except Exception as error:
-                    return failure(error)
-                decision = controller.report(spec.number, result)
-                if decision is not Decision.CONTINUE:
-                    return Outcome(End.STOPPED if decision is Decision.STOP else End.PAUSED)
-        finally:
-            # Also when the controller raised: the trial is checkpointed.
-            epochs.close()  # type: ignore[attr-defined]
+                self._hand_out(job)
+                if not any(worker.busy for worker in self._pool):
+                    break
+                self._wait(job)
+        except BaseException:
+            self.close()
+            raise
+        if job.error is not None:
+            raise job.error
+
+    def _hand_out(self, job: "_Job") -> None:
+        """Give every free worker a trial; start workers while there are trials for them."""
+        while sum(worker.busy for worker in self._pool) < self.workers and (spec := job.ask()) is not None:
+            worker = self._free() or self._start(job)
+            worker.spec = spec
+            if worker.up:
+                self._begin(worker)
+
+    def _free(self) -> _Worker | None:
+        for worker in [worker for worker in self._pool if not worker.busy]:
+            if worker.process.alive:
+                return worker
+            self._pool.remove(worker)
+            worker.process.kill()
+        return None
+
+    def _start(self, job: "_Job") -> _Worker:
+        worker = _Worker(WorkerProcess())
+        worker.load(job.program)
+        self._pool.append(worker)
+        return worker
+
+    @staticmethod
+    def _begin(worker: _Worker) -> None:
+        assert worker.spec is not None
+        worker.clock, worker.end = Clock(worker.spec), None
+        worker.process.call("step", worker.spec)
+
+    def _wait(self, job: "_Job") -> None:
+        """Take in what the workers have to say, and end the trials that are over their limits."""
+        busy = {worker.process.connection: worker for worker in self._pool if worker.busy}
+        left = [worker.clock.left for worker in busy.values() if worker.clock is not None]
+        ready = wait(list(busy), max(0.0, min([LOOK_S, *left])))
+        for connection in ready:
+            self._read(busy[connection], job)  # type: ignore[index]
+        for connection, worker in busy.items():
+            if connection in ready or not worker.busy:
+                continue
+            if not worker.process.alive:
+                self._bury(worker, job)
+            elif worker.clock is not None and (over := worker.clock.over()) is not None:
+                self._remove(worker, job, worker.end or over)
+
+    def _read(self, worker: _Worker, job: "_Job") -> None:
+        try:
+            answer = worker.process.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._bury(worker, job)
+            return
+        if not worker.up:
+            worker.loading -= 1
+            self._failed_starts = 0
+            if worker.up:
+                self._begin(worker)
+            return
+        assert worker.spec is not None
+        assert worker.clock is not None
+        if worker.end is not None or answer["done"]:
+            number, outcome = worker.spec.number, worker.end or answer["outcome"]
+            worker.spec, worker.clock, worker.end = None, None, None
+            job.tell(number, outcome)
+            return
+        decision = job.report(worker.spec.number, answer["epoch_result"])
+        worker.clock.restart()
+        if decision is Decision.CONTINUE:
+            worker.process.call("step")
+        else:
+            worker.end = Outcome(End.STOPPED if decision is Decision.STOP else End.PAUSED)
+            worker.process.call("end")
+
+    def _bury(self, worker: _Worker, job: "_Job") -> None:
+        """The worker died by itself, or by somebody else's hand."""
+        if worker.up:
+            self._remove(worker, job, worker.end or worker.process.death())
+            return
+        self._failed_starts += 1
+        death = worker.process.death()
+        self._pool.remove(worker)
+        worker.process.kill()
+        if self._failed_starts >= MAX_START_FAILURES:
+            raise OrchestratorError(
+                f"runner: {self._failed_starts} worker processes in a row died before they were up; of the last: "
+                f"{death.detail}"
+            )
+        self._start(job).spec = worker.spec
+
+    def _remove(self, worker: _Worker, job: "_Job", outcome: Outcome) -> None:
+        """End the worker and what it started, and tell how its trial ended."""
+        assert worker.spec is not None
+        self._pool.remove(worker)
+        worker.process.kill()
+        job.tell(worker.spec.number, outcome)
 
     def close(self) -> None:
-        """Nothing to free."""
+        """See :class:`~orchestrator.runners.base.Runner`. Kills what is busy."""
+        for worker in self._pool:
+            if worker.busy:
+                worker.process.kill()
+            else:
+                worker.process.close()
+        self._pool.clear()
+
+
+class _Job:
+    """One call of ``run``: the controller, and the first thing that it raised. After that, trials only end."""
+
+    def __init__(self, controller: Controller, program: bytes) -> None:
+        self._controller = controller
+        self.program = program
+        self.error: Exception | None = None
+
+    def ask(self) -> TrialSpec | None:
+        if self.error is None:
+            try:
+                return self._controller.ask()
+            except Exception as error:
+                self.error = error
+        return None
+
+    def report(self, number: int, result: EpochResult) -> Decision:
+        if self.error is None:
+            try:
+                return self._controller.report(number, result)
+            except Exception as error:
+                self.error = error
+        return Decision.PAUSE
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        if self.error is None:
+            try:
+                self._controller.tell(number, outcome)
+            except Exception as error:
+                self.error = error

@@ -13,6 +13,7 @@ os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
 
 import ray
 from ray.air.execution import FixedResourceManager
+from ray.exceptions import OutOfMemoryError
 from ray.tune import PlacementGroupFactory
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
@@ -20,6 +21,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search.search_algorithm import SearchAlgorithm
 
 from orchestrator.runners.base import Controller
+from orchestrator.runners.limits import Clock
 from orchestrator.runners.worker import TrialWorker
 from orchestrator.types import Decision, End, EpochResult, Outcome, Reason, TrialSpec
 
@@ -41,6 +43,7 @@ def run_trials(
     try:
         while not loop.is_finished():
             loop.step()
+            loop.end_overdue()
             loop.forget_ended()
     finally:
         loop.stop_workers()
@@ -88,6 +91,10 @@ class _Bridge:
             self._ends[trial_id] = Outcome(End.STOPPED if decision is Decision.STOP else End.PAUSED)
         return decision is Decision.CONTINUE
 
+    def ended(self, trial_id: str, outcome: Outcome) -> None:
+        """Note how the trial has ended, where it was not decided before that it should."""
+        self._ends.setdefault(trial_id, outcome)
+
     def tell(self, trial_id: str, outcome: Outcome) -> None:
         number = self._numbers.pop(trial_id, None)
         if number is None or self.error is not None:
@@ -129,7 +136,7 @@ class _AskTell(SearchAlgorithm):  # type: ignore[misc]
         return _Trial(spec, trial_id, self._resources)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        died = Outcome(End.FAILED, Reason.WORKER_DIED, "the worker process died")
+        died = Outcome(End.FAILED, Reason.WORKER_DIED, "its worker process died")
         self._bridge.tell(trial_id, (result or {}).get("outcome", died))
 
 
@@ -177,6 +184,8 @@ class _Loop(TuneController):  # type: ignore[misc]
             # Without placement groups: a trial is one actor, and Ray finds a place for that by itself.
             resource_manager_factory=lambda: FixedResourceManager(total),
         )
+        self._bridge = bridge
+        self._clocks: dict[Trial, Clock] = {}
         self._arguments = arguments
         # No environment of its own, so that Ray takes a process that it has started in advance.
         self._worker_class = ray.remote(TrialWorker)
@@ -218,16 +227,21 @@ class _Loop(TuneController):  # type: ignore[misc]
 
     def _schedule_trial_train(self, trial: Trial) -> None:
         """The next epoch. The first one brings what the trial is."""
+        arguments = (trial.config.pop("spec"),) if trial.config else ()
+        if arguments:
+            self._clocks[trial] = Clock(*arguments)
+        self._clocks[trial].restart()
         self._schedule_trial_task(
             trial,
             "step",
-            args=(trial.config.pop("spec"),) if trial.config else (),
+            args=arguments,
             on_result=self._on_training_result,
             on_error=self._trial_task_failure,
         )
 
     def end_early(self, trial: Trial) -> None:
         """Let the worker end ``trial`` in good order; then it is told."""
+        self._clocks[trial].restart()
         self._schedule_trial_task(
             trial,
             "end",
@@ -236,10 +250,29 @@ class _Loop(TuneController):  # type: ignore[misc]
         )
 
     def _process_trial_failure(self, trial: Trial, exception: Exception) -> None:
-        """The worker is lost. Ours are never retried, and Tune need not write the error to a file."""
+        """The worker is lost. Whether the trial is retried is the controller's to say, and Tune need not write the
+        error to a file."""
+        if isinstance(exception, OutOfMemoryError):
+            detail = "Ray killed its worker: the node is low on memory"
+            self._bridge.ended(trial.trial_id, Outcome(End.FAILED, Reason.HOST_OUT_OF_MEMORY, detail))
         self._search_alg.on_trial_complete(trial.trial_id, error=True)
         self._schedule_trial_stop(trial, exception=exception)
         self._live_trials.discard(trial)
+
+    def end_overdue(self) -> None:
+        """End the trials that have reached a limit, with their workers. One whose answer lies ready has not."""
+        for trial, clock in list(self._clocks.items()):
+            if trial.status != Trial.RUNNING:
+                del self._clocks[trial]
+            elif (outcome := clock.over()) is not None and not self._answered(trial):
+                self._bridge.ended(trial.trial_id, outcome)
+                self._process_trial_failure(trial, TimeoutError(outcome.detail))
+
+    def _answered(self, trial: Trial) -> bool:
+        asked = self._actor_manager._tracked_actors_to_task_futures[self._trial_to_actor[trial]]
+        # Those that have been dealt with stay in there.
+        open_ = asked & set(self._actor_manager._actor_task_events.get_futures())
+        return not open_ or bool(ray.wait(list(open_), timeout=0)[0])
 
     def _remove_actor(self, tracked_actor: Any) -> None:
         self._actor_manager.remove_actor(tracked_actor, kill=True)

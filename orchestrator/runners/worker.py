@@ -1,8 +1,10 @@
 """What runs inside a worker process. It imports no Ray, so that a worker starts quickly."""
 
+import os
 import pickle
 import sys
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from typing import Any
 
 from orchestrator.trial import failure
@@ -35,3 +37,25 @@ class TrialWorker:
     def end(self) -> None:
         """End the trial early and in good order: it is checkpointed."""
         self._epochs.close()  # type: ignore[attr-defined]
+
+
+def serve(descriptor: int) -> None:
+    """Run trials for the local runner at the other end of ``descriptor`` until it closes it, or is gone.
+
+    Args:
+        descriptor: of a connection on which come a program (pickled) and a path, and then calls of a
+            :class:`TrialWorker`: a name and its arguments.
+    """
+    connection = Connection(descriptor)
+    worker: TrialWorker | None = None
+    try:
+        while True:
+            call, *arguments = connection.recv()
+            if call == "load":
+                worker = TrialWorker(*arguments)
+                connection.send("ready")
+            else:
+                connection.send(getattr(worker, call)(*arguments))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        # The driver is gone. Nothing that user code left behind (threads, exit handlers) may keep us.
+        os._exit(0)

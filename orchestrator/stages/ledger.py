@@ -14,7 +14,7 @@ from orchestrator.masking import masked
 from orchestrator.types import Value
 
 FREE = (
-    *("stage", "runner", "tracking", "n_trials", "timeout_s", "dry_run"),
+    *("stage", "runner", "failure", "tracking", "n_trials", "timeout_s", "dry_run"),
     *("stages", "recipe", "train", "audit", "sweep", "preflight", "logbook", "ui"),
 )
 """Settings that may differ between commands of one sweep: they change what is done next, not what a

@@ -65,6 +65,8 @@ def end_tags(record: TrialRecord) -> dict[str, str]:
     tags = {"state": record.state.value, "reason": record.reason or ""}
     if record.state is TrialState.PRUNED:
         tags["rung"] = str(record.epochs_run)
+    if record.restarts:
+        tags["restarts"] = str(record.restarts)
     if record.parent is not None and record.detail == pointing_to(record.parent):
         tags[NOTE] = f"Not trained again: the same as {link(trial_key(record.parent), f'trial {record.parent}')}."
     elif record.state is TrialState.INFEASIBLE:

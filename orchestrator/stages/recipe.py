@@ -41,7 +41,8 @@ class StageSequence:
         while not self._stopping():
             if not self._active and not self._begin_next():
                 return None
-            stage = self._active[-1]
+            # Of the visits before the last only trials whose worker died begin again.
+            stage = next((stage for stage in self._active if stage.resumable), self._active[-1])
             spec = stage.ask()
             if spec is not None:
                 return spec

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from orchestrator.config.schema import PrunerConfig
-from orchestrator.errors import UserCodeError
 from orchestrator.progress import duration
 from orchestrator.seeds import derive_seed
 from orchestrator.stages.duplicates import already_tried, pointing_to
@@ -193,8 +192,13 @@ class SearchStage:
 
     @property
     def running(self) -> int:
-        """Trials under way."""
-        return len(self._begun)
+        """Trials under way, and those that are to go on."""
+        return len(self._unfinished)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a trial waits to go on: its worker died, or the command before this one ended."""
+        return bool(self._resumable)
 
     @property
     def begun(self) -> Collection[int]:
@@ -303,6 +307,8 @@ class SearchStage:
             directory=store.folder(record.number),
             save_at=tuple(self._rungs),
             resume_from=None if record.parent is None else store.folder(record.parent),
+            timeout_s=self.sweep.config.failure.trial_timeout_s,
+            heartbeat_s=self.sweep.config.failure.heartbeat_s,
         )
 
     def _start(self) -> TrialRecord | None:
@@ -408,29 +414,32 @@ class SearchStage:
         """See :class:`~orchestrator.runners.base.Controller`.
 
         Raises:
-            UserCodeError: the user's code failed before any trial of the sweep succeeded.
+            UserCodeError, TooManyFailuresError: see :class:`~orchestrator.stages.failures.Failures`.
         """
+        sweep, failures = self.sweep, self.sweep.failures
+        failures.check_user_error(outcome, sweep.study.records)
         seconds = time.monotonic() - self._begun.pop(number)
         if outcome.end is End.PAUSED:
+            return
+        if failures.restarts(sweep.study[number], outcome):
+            self._resumable.append(number)
+            sweep.progress.say(f"[{self.visit.key}] {failures.restart_line(sweep.study.restart(number), outcome)}")
             return
         state = {End.FINISHED: TrialState.COMPLETE, End.STOPPED: TrialState.PRUNED, End.FAILED: TrialState.INFEASIBLE}
         reason = outcome.reason
         if outcome.end is End.STOPPED:
             reason = Reason.TIMEOUT if self.late else Reason.RUNG
-        record = self.sweep.study.finish(
-            number, state[outcome.end], seconds=seconds, reason=reason, detail=outcome.detail
-        )
+        record = sweep.study.finish(number, state[outcome.end], seconds=seconds, reason=reason, detail=outcome.detail)
         self._spent_ended += record.epochs_paid
         if not self._rounds:
             self.policy.observe(record)
-        self.sweep.checkpoints.ended(record, self.sweep.study.records)
-        self.sweep.track_end(record)
+        sweep.checkpoints.ended(record, sweep.study.records)
+        sweep.track_end(record)
         if record.state is TrialState.INFEASIBLE:
             line = record.detail.splitlines()[0] if record.detail else ""
-            self.sweep.progress.say(f"[{self.visit.key}] trial {number} is infeasible: {record.reason}: {line}")
-            if record.reason is Reason.USER_ERROR and self.sweep.best is None:
-                raise UserCodeError(f"the task's code failed in the first trials:\n{record.detail}")
+            sweep.progress.say(f"[{self.visit.key}] trial {number} is infeasible: {record.reason}: {line}")
         self._show()
+        failures.ended(record)
 
     def _show(self) -> None:
         self.sweep.progress.update(self._status)

@@ -18,6 +18,7 @@ from orchestrator.masking import masked
 from orchestrator.progress import Progress
 from orchestrator.stages import notes
 from orchestrator.stages.checkpoints import CheckpointStore
+from orchestrator.stages.failures import Failures
 from orchestrator.stages.ledger import Ledger
 from orchestrator.stages.visits import stage_of, varied
 from orchestrator.study.pruners import make_pruner
@@ -149,6 +150,7 @@ class Sweep:
         self.checkpoints = CheckpointStore(
             plan.folder / "trials", keep=trainer.keep_checkpoints, disk_gb=trainer.disk_gb, direction=self.direction
         )
+        self.failures = Failures(plan.config.failure)
         self.tracker: Tracker
         self._promotes_any = promotes_any
 

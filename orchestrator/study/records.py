@@ -34,6 +34,8 @@ class TrialRecord:
     """The trial whose configuration this one trains with another seed, to measure seed noise."""
     audited: int | None = None
     """The epoch at which it was due to be stopped, had it not been let through to its end."""
+    restarts: int = 0
+    """How often it went on elsewhere because its worker had died."""
     round: int = 0
     """With ``deterministic=true``: which round of the stage the trial was proposed in, from 0."""
 

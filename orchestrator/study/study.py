@@ -116,6 +116,12 @@ class SweepStudy:
         self._storage.set_trial_user_attr(self._ids[number], "audited", epoch)
         self._replace(self._records[number], audited=epoch)
 
+    def restart(self, number: int) -> TrialRecord:
+        """Note that the trial's worker died and the trial goes on elsewhere."""
+        restarts = self._records[number].restarts + 1
+        self._storage.set_trial_user_attr(self._ids[number], "restarts", restarts)
+        return self._replace(self._records[number], restarts=restarts)
+
     def finish(
         self,
         number: int,
@@ -190,4 +196,5 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         round=attributes["round"],
         repeats=attributes["repeats"],
         audited=attributes.get("audited"),
+        restarts=attributes.get("restarts", 0),
     )

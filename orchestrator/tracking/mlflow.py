@@ -1,23 +1,24 @@
 """MLflow, written by one background thread in batches.
 
-The driver only appends to a queue. The thread gathers what belongs to a run and writes it in one call;
-when MLflow does not answer it keeps the backlog and tries again. What is still unwritten when the
-command ends is not lost: the study has it, and the next command with this sweep sends everything
-again, of which the writer skips what MLflow has (``_adopt``).
+The driver only appends to a backlog. The thread gathers what belongs to a run and writes it in one call;
+when MLflow does not answer it keeps the backlog, which is bounded in memory, and tries again. What is still
+unwritten when the command ends, however it ends, is not lost: the study and the trials' logbook files have
+it, and the next command with this sweep sends everything again, of which the writer skips what MLflow has
+(``_adopt``).
 """
 
 import logging
 import os
-import queue
 import re
 import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.tracking.backlog import Backlog
 from orchestrator.tracking.base import DatasetEntry, ModelEntry, has_link, is_trial, resolve_links
 from orchestrator.tracking.mlflow_entities import mark_experiment, write_dataset, write_model
 from orchestrator.types import Value
@@ -31,6 +32,11 @@ KEY_TAG = "orchestrator.key"
 SWEEP_TAG = "orchestrator.sweep_id"
 METRICS_PER_CALL = 1000
 """MLflow's own limit on one ``log_batch``."""
+BEHIND = 100
+"""Events that are worth a call before ``flush_s`` have passed."""
+CHECK_S = 10
+"""Seconds in which MLflow must answer before the first trial: our guess."""
+TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 PARAM_CHARACTERS = 6000
 """MLflow's own limit on a parameter's value."""
 TAG_CHARACTERS = 8000
@@ -47,6 +53,8 @@ class _Run:
     run_id: str | None = None
     last_step: int = 0
     done: bool = False
+    unsure: bool = False
+    """It may have been made: MLflow was asked to, and the answer was lost."""
     refused: bool = False
     """MLflow does not take it (the user deleted the run, say): nothing more is sent."""
     pending: int = 0
@@ -58,7 +66,7 @@ class _Run:
     tags: dict[str, str] = field(default_factory=dict)
     metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
     artifacts: dict[str, str] = field(default_factory=dict)
-    files: set[tuple[str, Path]] = field(default_factory=set)
+    files: set[tuple[str, str]] = field(default_factory=set)
     """Folder among the artifacts, and the file that is to be copied there."""
     datasets: dict[str, DatasetEntry] = field(default_factory=dict)
     models: dict[str, ModelEntry] = field(default_factory=dict)
@@ -69,7 +77,14 @@ class MlflowTracker:
     """See :class:`~orchestrator.tracking.base.Tracker`."""
 
     def __init__(
-        self, uri: str, experiment: str, sweep_id: str, *, flush_s: float = 2.0, close_timeout_s: float = 60.0
+        self,
+        uri: str,
+        experiment: str,
+        sweep_id: str,
+        *,
+        flush_s: float = 2.0,
+        close_timeout_s: float = 60.0,
+        backlog: Backlog | None = None,
     ) -> None:
         """Start the writer.
 
@@ -79,13 +94,15 @@ class MlflowTracker:
             sweep_id: identity of the sweep: runs of an earlier command with it are continued.
             flush_s: seconds between batches.
             close_timeout_s: seconds that ``close`` waits for the backlog.
+            backlog: an empty one, for a bound and a folder of its own.
         """
         self._uri = uri
         self._experiment = experiment
         self._sweep_id = sweep_id
         self._flush_s = flush_s
         self._close_timeout_s = close_timeout_s
-        self._events: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self._events = Backlog() if backlog is None else backlog
+        self._left_out = 0
         self._runs: dict[str, _Run] = {}
         self._dirty: dict[str, _Run] = {}
         self._closing = threading.Event()
@@ -97,38 +114,50 @@ class MlflowTracker:
         self, key: str, parent: str | None, name: str, params: Mapping[str, Value], tags: Mapping[str, str]
     ) -> None:
         """See :class:`~orchestrator.tracking.base.Tracker`."""
-        self._events.put(("begin", key, parent, name, dict(params), dict(tags)))
+        self._put("begin", key, parent, name, dict(params), dict(tags))
 
     def log(self, key: str, step: int, metrics: Mapping[str, float]) -> None:
         """See :class:`~orchestrator.tracking.base.Tracker`."""
-        self._events.put(("log", key, step, dict(metrics), int(time.time() * 1000)))
+        self._put("log", key, step, dict(metrics), int(time.time() * 1000))
 
     def artifact(self, key: str, name: str, text: str) -> None:
         """See :class:`~orchestrator.tracking.base.Tracker`."""
-        self._events.put(("artifact", key, name, text))
+        self._put("artifact", key, name, text)
 
     def file(self, key: str, folder: str, path: Path) -> None:
         """See :class:`~orchestrator.tracking.base.Tracker`."""
-        self._events.put(("file", key, folder, path))
+        self._put("file", key, folder, str(path))
 
     def dataset(self, key: str, entry: DatasetEntry) -> None:
         """See :class:`~orchestrator.tracking.base.Tracker`."""
-        self._events.put(("dataset", key, entry))
+        self._put("dataset", key, asdict(entry))
 
     def model(self, key: str, entry: ModelEntry) -> None:
         """See :class:`~orchestrator.tracking.base.Tracker`."""
-        self._events.put(("model", key, entry))
+        self._put("model", key, {**asdict(entry), "files": [str(path) for path in entry.files]})
 
     def end(self, key: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """See :class:`~orchestrator.tracking.base.Tracker`."""
-        self._events.put(("end", key, status, dict(metrics), dict(tags), int(time.time() * 1000)))
+        self._put("end", key, status, dict(metrics), dict(tags), int(time.time() * 1000))
+
+    def _put(self, *event: Any) -> None:
+        if not self._left_out:
+            try:
+                self._events.put(list(event))
+                return
+            except OSError as error:
+                log.warning(
+                    "MLflow at %s: the backlog is full (%s); the next command writes the rest", self._uri, error
+                )
+        # All that follow, too: of a run whose epochs MLflow has in part, only later ones are ever sent.
+        self._left_out += 1
 
     def close(self) -> int:
         """See :class:`~orchestrator.tracking.base.Tracker`. Waits at most ``close_timeout_s``."""
         self._closing.set()
         self._thread.join(self._close_timeout_s)
         self._abandoned.set()
-        left = self._events.qsize() + sum(run.pending for run in list(self._dirty.values()))
+        left = len(self._events) + sum(run.pending for run in list(self._dirty.values())) + self._left_out
         if left:
             log.warning("MLflow at %s: %d events are not written; the next command writes them", self._uri, left)
         return left
@@ -136,11 +165,12 @@ class MlflowTracker:
     def _write_until_closed(self) -> None:
         client, experiment_id, warned = None, "", False
         while True:
-            closing = self._closing.wait(self._flush_s)
+            closing = self._closing.wait(0 if client is not None and len(self._events) > BEHIND else self._flush_s)
             try:
                 if client is None:
                     client, experiment_id = self._connect()
-                self._drain()
+                if not self._dirty:
+                    self._drain()
                 for key in list(self._dirty):
                     self._write_or_refuse(client, experiment_id, self._dirty[key])
                     del self._dirty[key]
@@ -150,22 +180,15 @@ class MlflowTracker:
                     log.warning("MLflow at %s: %s; trying again", self._uri, _line(error))
                 warned = True
                 if closing and self._abandoned.wait(self._flush_s):
+                    self._events.close()
                     return
                 continue
-            if closing and self._events.empty():
+            if closing and not len(self._events):
                 return
 
     def _connect(self) -> tuple["MlflowClient", str]:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        # With a server MLflow prints two lines for each trial that ends, and asks once more for each to do so.
-        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-        # Here, not above: the import takes a second, and only this thread needs it.
-        from mlflow import MlflowClient
-
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
         self._make_store()
-        client = MlflowClient(self._uri)
+        client = make_client(self._uri)
         found = client.get_experiment_by_name(self._experiment)
         experiment_id = found.experiment_id if found else self._new_experiment(client)
         mark_experiment(client, experiment_id, found.tags if found else {})
@@ -224,8 +247,7 @@ class MlflowTracker:
                 return
 
     def _drain(self) -> None:
-        while not self._events.empty():
-            event = self._events.get()
+        for event in self._events.take():
             kind, key, *rest = event
             run = self._runs.setdefault(key, _Run(key))
             if run.refused or (run.done and is_trial(key)):
@@ -252,16 +274,16 @@ class MlflowTracker:
         run.artifacts[name] = text
 
     @staticmethod
-    def _take_file(run: _Run, folder: str, path: Path) -> None:
+    def _take_file(run: _Run, folder: str, path: str) -> None:
         run.files.add((folder, path))
 
     @staticmethod
-    def _take_dataset(run: _Run, entry: DatasetEntry) -> None:
-        run.datasets[entry.name] = entry
+    def _take_dataset(run: _Run, entry: dict[str, Any]) -> None:
+        run.datasets[entry["name"]] = DatasetEntry(**entry)
 
     @staticmethod
-    def _take_model(run: _Run, entry: ModelEntry) -> None:
-        run.models[entry.name] = entry
+    def _take_model(run: _Run, entry: dict[str, Any]) -> None:
+        run.models[entry["name"]] = ModelEntry(**{**entry, "files": tuple(map(Path, entry["files"]))})
 
     @staticmethod
     def _take_end(run: _Run, status: str, metrics: dict[str, float], tags: dict[str, str], timestamp: int) -> None:
@@ -306,8 +328,8 @@ class MlflowTracker:
             del run.artifacts[name]
         for folder, path in sorted(run.files):
             # One that is gone by now must not hold up everything else for ever.
-            if path.exists():
-                client.log_artifact(run.run_id, str(path), folder)
+            if Path(path).exists():
+                client.log_artifact(run.run_id, path, folder)
             run.files.discard((folder, path))
         for name in list(run.datasets):
             write_dataset(client, run.run_id, run.datasets[name])
@@ -321,12 +343,16 @@ class MlflowTracker:
         run.status = None
 
     def _create(self, client: "MlflowClient", experiment_id: str, run: _Run) -> str:
+        if run.unsure and (found := self._find(client, experiment_id, run.key)) is not None:
+            return found
         # Those with links come later, when the runs that they lead to are made too.
         plain = {name: value for name, value in run.tags.items() if not has_link(value)}
         tags = {KEY_TAG: run.key, SWEEP_TAG: self._sweep_id, **plain}
         if run.parent is not None:
             tags["mlflow.parentRunId"] = str(self._runs[run.parent].run_id)
+        run.unsure = True
         created = client.create_run(experiment_id, tags=tags, run_name=run.name)
+        run.unsure = False
         run.tags = {name: value for name, value in run.tags.items() if name not in plain}
         if run.status == "RUNNING":
             run.status = None
@@ -344,6 +370,45 @@ class MlflowTracker:
             return f"#/experiments/{experiment_id}/runs/{found.run_id}"
 
         return resolve_links(text, address)[:TAG_CHARACTERS]
+
+    def _find(self, client: "MlflowClient", experiment_id: str, key: str) -> str | None:
+        """The run that was made although the answer was lost."""
+        wanted = f"tags.`{SWEEP_TAG}` = '{self._sweep_id}' and tags.`{KEY_TAG}` = '{key}'"
+        found = client.search_runs([experiment_id], wanted, max_results=1)
+        return str(found[0].info.run_id) if found else None
+
+
+def make_client(uri: str) -> "MlflowClient":
+    """A client that says at once when something is wrong."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # The writer tries again by itself, and unlike MLflow it looks first whether a run was made all the same.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    # Here, not above: the import takes a second, and only the writer's thread needs it.
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return MlflowClient(uri)
+
+
+def problem_at(uri: str) -> str | None:
+    """Why results cannot be written to MLflow at ``uri``, in a line; None: it answers."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.exists():
+        above = next(folder for folder in path.resolve().parents if folder.exists())
+        return None if os.access(above, os.W_OK | os.X_OK) and above.is_dir() else f"{above} cannot be written"
+    before = os.environ.get(TIMEOUT_VARIABLE)
+    os.environ[TIMEOUT_VARIABLE] = str(CHECK_S)
+    try:
+        make_client(uri).search_experiments(max_results=1)
+    except Exception as error:  # MLflow, its HTTP library and its database library raise many kinds
+        return _line(error)
+    finally:
+        os.environ.pop(TIMEOUT_VARIABLE)
+        if before is not None:
+            os.environ[TIMEOUT_VARIABLE] = before
+    return None
 
 
 def _legal(name: str) -> str:

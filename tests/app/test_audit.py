@@ -21,7 +21,7 @@ from orchestrator.types import Configuration, Direction, Reason, TrialState
 
 NAME = "digits_mlp-seed0"
 LR = "optimizer.lr"
-QUICK = ["task=digits_mlp", "trainer.epochs=3", "+stages.lr.budget=6", "runner=local", "tracking=none"]
+QUICK = ["task=digits_mlp", "trainer.epochs=3", "+stages.lr.budget=6", "runner=inline", "tracking=none"]
 
 
 @pytest.fixture(autouse=True)

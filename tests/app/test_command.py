@@ -11,7 +11,7 @@ import torch
 from orchestrator.app.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["task=breast_cancer", "runner=local", "tracking=none", "trainer.epochs=4", "sampler=random", "n_trials=3"]
+SMALL = ["task=breast_cancer", "runner=inline", "tracking=none", "trainer.epochs=4", "sampler=random", "n_trials=3"]
 NAME = "breast_cancer-seed0"
 
 
@@ -159,15 +159,22 @@ def test_no_feasible_trial_is_exit_code_4(capsys: pytest.CaptureFixture[str]) ->
 def test_a_user_error_in_the_first_trial_stops_at_once_with_the_users_frame(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    late = "\n    def loss(self, outputs, targets, label_smoothing):\n        assert len(outputs) < 10, 'too many'\n"
+    late = "\n    def loss(self, outputs, targets, label_smoothing):\n"
+    late += "        assert pathlib.Path('mended').exists() or len(outputs) < 10, 'too many'\n"
     late += "        return super().loss(outputs, targets, label_smoothing)\n"
-    Path("broken_task.py").write_text(FLAT_TASK.replace("class Flat", "class Broken") + late)
+    Path("broken_task.py").write_text("import pathlib\n" + FLAT_TASK.replace("class Flat", "class Broken") + late)
     words = ["task=custom", "task.name=broken", "task._target_=broken_task.Broken", *SMALL[1:]]
     assert main(["stage=lr", *words]) == 1
     captured = capsys.readouterr()
     assert "the task's code failed in the first trials" in captured.err
     assert "broken_task.py" in captured.err
     assert "orchestrator/" not in captured.err
+    assert "site-packages" not in captured.err
+    # The code is mended: the same command goes on with that trial.
+    Path("mended").touch()
+    assert main(["stage=lr", *words]) == 0
+    assert ledger("broken-seed0")["stages"]["lr"]["trials"] == 3
+    assert "0 trials done, 1 to resume" in capsys.readouterr().out
 
 
 def test_multirun_runs_one_sweep_after_another() -> None:

@@ -73,7 +73,7 @@ def words(source: str, *more: str) -> list[str]:
     importlib.invalidate_caches()
     Path("small_task.py").write_text(source)
     left_out = sorted(row.name for row in checks() if row.name not in KEPT)
-    settings = ["trainer.epochs=3", "n_trials=2", "sampler=random", "runner=local", "tracking=none"]
+    settings = ["trainer.epochs=3", "n_trials=2", "sampler=random", "runner=inline", "tracking=none"]
     task = ["task=custom", "task.name=small", "task._target_=small_task.Small"]
     return [*task, *settings, f"preflight.skip=[{','.join(left_out)}]", *more]
 

@@ -19,7 +19,7 @@ from orchestrator.app.main import main
 from orchestrator.tracking.base import SWEEP, stage_key, trial_key
 from orchestrator.tracking.mlflow import MlflowTracker
 
-SMALL = ["task=breast_cancer", "runner=local", "tracking=none", "trainer.epochs=4", "sampler=random", "n_trials=4"]
+SMALL = ["task=breast_cancer", "runner=inline", "tracking=none", "trainer.epochs=4", "sampler=random", "n_trials=4"]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PLAIN = ["task=breast_cancer"]
 FOLDER = Path("sweeps/breast_cancer-seed0")

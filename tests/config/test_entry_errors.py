@@ -34,7 +34,7 @@ WRONG = [
     ("optimzer.lr=0.1", ["optimzer: no such setting", "did you mean optimizer?"]),
     ("optimizer.learning_rate=0.1", ["optimizer.learning_rate: no such setting", "known: name, lr, momentum"]),
     ("runner.adress=auto", ["runner.adress: no such setting", "did you mean address?"]),
-    ("runner=local runner.workers=2", ["runner.workers: not set here", "known: name, cpus_per_trial"]),
+    ("runner=inline runner.workers=2", ["runner.workers: not set here", "known: name, cpus_per_trial"]),
     ("stages.lrr.n_trials=3", ["stages.lrr: no such stage", "did you mean lr?", "width"]),
     ("stage.n_trials=3", ["stage.n_trials: no such setting", "stages.NAME.n_trials"]),
     ("space.optimizer.lrr.low=1", ["space.optimizer.lrr: no such setting", "did you mean lr?", "weight_decay"]),
@@ -289,7 +289,7 @@ def test_a_wrong_command_line_is_refused_in_one_line(
 def test_a_wrong_sampler_or_pruner_is_refused_before_a_sweep_is_made(
     words: str, parts: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = refuse(f"{words} runner=local tracking=none n_trials=1 trainer.epochs=3", capsys)
+    line = refuse(f"{words} runner=inline tracking=none n_trials=1 trainer.epochs=3", capsys)
     assert [part for part in parts if part not in line] == [], line
     assert not made(folder)
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from runner_programs import Play, notes
@@ -12,7 +13,7 @@ from runner_programs import Play, notes
 from orchestrator.config.hyperparameters import Hyperparameters, OptimizerConfig
 from orchestrator.config.schema import TaskConfig, TrainerConfig
 from orchestrator.runners.base import Runner
-from orchestrator.runners.local import LocalRunner
+from orchestrator.runners.inline import InlineRunner
 from orchestrator.runners.simulation import SimulationRunner
 from orchestrator.training import checkpoint
 from orchestrator.trial import TrainingProgram
@@ -23,13 +24,20 @@ pytestmark = pytest.mark.timeout(120)
 Decide = Callable[[int, EpochResult], Decision]
 
 
-@pytest.fixture(params=["local", "simulation", "simulation of one", "ray"])
+@pytest.fixture(params=["inline", "simulation", "simulation of one", "local", "ray"])
 def runner(request: pytest.FixtureRequest) -> Runner:
-    if request.param == "local":
-        return LocalRunner()
+    if request.param == "inline":
+        return InlineRunner()
     if request.param.startswith("simulation"):
         return SimulationRunner(1 if request.param.endswith("one") else 2)
-    found: Runner = request.getfixturevalue("ray_runner")
+    found: Runner = request.getfixturevalue(f"{request.param}_runner")
+    return found
+
+
+@pytest.fixture(params=["local", "ray"])
+def processes(request: pytest.FixtureRequest) -> Runner:
+    """A runner with two worker processes."""
+    found: Runner = request.getfixturevalue(f"{request.param}_runner")
     return found
 
 
@@ -215,7 +223,7 @@ def test_a_trial_that_appears_after_a_tell_is_run(runner: Runner, tmp_path: Path
     assert recorder.events.index(("ask", 1)) > recorder.events.index(("tell", 0))
 
 
-def test_a_free_worker_gets_its_next_trial_while_another_is_busy(ray_runner: Runner, tmp_path: Path) -> None:
+def test_a_free_worker_gets_its_next_trial_while_another_is_busy(processes: Runner, tmp_path: Path) -> None:
     class Gate(Recorder):
         """Lets the slow trial begin its first epoch when four others are told."""
 
@@ -225,19 +233,20 @@ def test_a_free_worker_gets_its_next_trial_while_another_is_busy(ray_runner: Run
                 (tmp_path / "go").touch()
 
     recorder = Gate(trials(tmp_path, "wait", *["run"] * 5, epochs=2))
-    ray_runner.run(Play(), recorder)
+    processes.run(Play(), recorder)
     assert recorder.outcomes == dict.fromkeys(range(6), Outcome(End.FINISHED))
     slow = recorder.events.index(("report", 0, 1))
     assert recorder.events.index(("ask", 0)) < recorder.events.index(("ask", 4)) < slow
     assert recorder.most_running == 2
 
 
-def test_a_worker_process_that_dies_costs_its_trial_only(ray_runner: Runner, tmp_path: Path) -> None:
-    recorder = Recorder(trials(tmp_path, "run", "exit", "run", "run", "run", epochs=2))
-    ray_runner.run(Play(), recorder)
+@pytest.mark.parametrize("how", ["exit", "killed"])
+def test_a_worker_process_that_dies_costs_its_trial_only(processes: Runner, how: str, tmp_path: Path) -> None:
+    recorder = Recorder(trials(tmp_path, "run", how, "run", "run", "run", epochs=2))
+    processes.run(Play(), recorder)
     outcome = recorder.outcomes[1]
     assert (outcome.end, outcome.reason) == (End.FAILED, Reason.WORKER_DIED)
-    assert outcome.detail
+    assert outcome.detail.startswith("its worker process ")
     assert recorder.epochs(1) == [1]
     for number in (0, 2, 3, 4):
         assert recorder.outcomes[number] == Outcome(End.FINISHED)
@@ -245,7 +254,28 @@ def test_a_worker_process_that_dies_costs_its_trial_only(ray_runner: Runner, tmp
     assert all(recorder.count("tell", number) == 1 for number in range(5))
 
 
-def test_local_and_ray_train_the_same_bits(ray_runner: Runner, tmp_path: Path) -> None:
+def test_a_hanging_trial_and_one_that_takes_too_long_are_ended_with_their_workers(
+    processes: Runner, tmp_path: Path
+) -> None:
+    hanging, creeping, *others = trials(tmp_path, "hang", "creep", "run", "run", epochs=2)
+    limited = [replace(hanging, heartbeat_s=0.5), replace(creeping, epochs=1000, timeout_s=1.0, heartbeat_s=30)]
+    recorder = Recorder([*limited, *(replace(other, timeout_s=30, heartbeat_s=30) for other in others)])
+    processes.run(Play(), recorder)
+    hang, timeout = recorder.outcomes[0], recorder.outcomes[1]
+    assert (hang.end, hang.reason) == (End.FAILED, Reason.HANG)
+    assert hang.detail == "it finished no epoch for failure.heartbeat_s=0.5 seconds"
+    assert (timeout.end, timeout.reason) == (End.FAILED, Reason.TRIAL_TIMEOUT)
+    assert timeout.detail == "it ran for longer than failure.trial_timeout_s=1"
+    assert recorder.epochs(0) == [1]
+    assert 2 <= len(recorder.epochs(1)) <= 5
+    assert [recorder.outcomes[number] for number in (2, 3)] == [Outcome(End.FINISHED)] * 2
+    [pid] = [int(name.split()[1]) for name in notes(tmp_path) if name.startswith("pid ")]
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_local_processes_and_ray_train_the_same_bits(
+    local_runner: Runner, ray_runner: Runner, tmp_path: Path
+) -> None:
     task = TaskConfig(name="diabetes", target="orchestrator.tasks.tabular.Diabetes")
     program = TrainingProgram(task, TrainerConfig(epochs=3), threads=1)
     configuration = Hyperparameters(
@@ -260,9 +290,10 @@ def test_local_and_ray_train_the_same_bits(ray_runner: Runner, tmp_path: Path) -
         values = [(result.epoch, result.value, {**result.metrics, "seconds": 0.0}) for result in recorder.results[0]]
         return values, checkpoint.load(tmp_path / name)["model"]
 
-    here, weights_here = run(LocalRunner(), "local")
-    there, weights_there = run(ray_runner, "ray")
-    assert here == there
+    here, weights_here = run(InlineRunner(), "inline")
     assert len(here) == 3
-    assert weights_here.keys() == weights_there.keys()
-    assert all(torch.equal(weights_here[name], weights_there[name]) for name in weights_here)
+    for runner, name in ((local_runner, "local"), (ray_runner, "ray")):
+        there, weights_there = run(runner, name)
+        assert here == there
+        assert weights_here.keys() == weights_there.keys()
+        assert all(torch.equal(weights_here[name], weights_there[name]) for name in weights_here)

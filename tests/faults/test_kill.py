@@ -5,7 +5,6 @@ every trial has one MLflow run, with one point for each epoch that it trained it
 (configuration, seed, parent, curve) and the winner are those of the undisturbed run.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -14,6 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
+from killed_sweeps import differences, finished, lost_or_doubled, trials, wrongly_tracked
+from leftovers import Belongings, workers
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 6
@@ -25,8 +26,15 @@ TOTAL = round(EPOCHS * (4 * 1.5 + 3 * 1.0 + 4))
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(ROOT / "run.py"), *WORDS, *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # In a session of its own, as in a terminal: Ctrl-C there reaches every process.
     return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -45,71 +53,38 @@ def started_trials(folder: Path) -> int:
     return len(list((sweep(folder) / "trials").glob("*")))
 
 
-def kill_after(folder: Path, trials: int, number: signal.Signals, *words: str) -> tuple[int, str]:
-    """Start the command, send the signal when ``trials`` trials have reported; exit code and output."""
+def reach(folder: Path, trials: int, *words: str) -> subprocess.Popen[str]:
+    """Start the command; returns when ``trials`` trials have reported."""
     process = start(folder, *words)
     deadline = time.monotonic() + 120
     while started_trials(folder) < trials and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     assert process.poll() is None, process.communicate()[0]
-    process.send_signal(number)
+    return process
+
+
+def kill_after(folder: Path, trials: int, number: signal.Signals, *words: str) -> tuple[int, str]:
+    """Send the signal when ``trials`` trials have reported; exit code and output. Nothing may be left behind."""
+    process = reach(folder, trials, *words)
+    belongings = Belongings.of(process.pid)
+    assert any("orchestrator/runners/start.py" in w or w.startswith("ray::") for w in belongings.processes.values())
+    if number is signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
     output, _ = process.communicate(timeout=120)
+    assert belongings.left() == []
     return process.returncode, output
 
 
-def trials(folder: Path) -> list[dict]:
-    """Every stored trial: stage, configuration, seed, state and curve, read with Optuna's own tools."""
-    import optuna
-    from optuna.storages.journal import JournalFileBackend
-
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(sweep(folder) / "study.journal")))
-    study = optuna.load_study(study_name="breast_cancer-seed5", storage=storage)
-    return [
-        {
-            "stage": trial.user_attrs["stage"],
-            "configuration": trial.user_attrs["configuration"],
-            "seed": trial.user_attrs["seed"],
-            "state": trial.state.name,
-            "curve": trial.intermediate_values,
-            "parent": trial.user_attrs.get("parent"),
-            "inherited": trial.user_attrs.get("inherited", 0),
-        }
-        for trial in study.get_trials()
-    ]
-
-
-def finished(folder: Path) -> list[str]:
-    return list(json.loads((sweep(folder) / "ledger.json").read_text())["stages"])
-
-
-def check_invariant(folder: Path, like: Path) -> None:
-    found = trials(folder)
-    assert all(trial["state"] in ("COMPLETE", "PRUNED") for trial in found)
-    assert 0.8 * TOTAL <= sum(len(trial["curve"]) - trial["inherited"] for trial in found) <= TOTAL
-    assert all(sorted(trial["curve"]) == list(range(1, len(trial["curve"]) + 1)) for trial in found)
-    continued = [trial["parent"] for trial in found if trial["parent"] is not None]
-    assert continued
-    assert len(continued) == len(set(continued))
-    assert finished(folder) == finished(like)
+def check(folder: Path, like: Path) -> None:
+    assert lost_or_doubled(sweep(folder), sweep(like), TOTAL) == []
+    assert any(trial["parent"] is not None for trial in trials(sweep(folder)))
 
 
 def check_mlflow(folder: Path) -> None:
-    from mlflow import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{folder / 'sweeps' / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("breast_cancer")
-    runs = client.search_runs([experiment.experiment_id], max_results=1000)
-    keys = sorted(run.data.tags["orchestrator.key"] for run in runs)
-    expected = ["sweep", *(f"stage:{name}" for name in finished(folder))]
-    stored = trials(folder)
-    assert keys == sorted(expected + [f"trial:{number}" for number in range(len(stored))])
-    for run in runs:
-        assert run.info.status == "FINISHED", run.data.tags
-        key = run.data.tags["orchestrator.key"]
-        if key.startswith("trial:"):
-            history = client.get_metric_history(run.info.run_id, "val/loss")
-            trial = stored[int(key.removeprefix("trial:"))]
-            assert [point.step for point in history] == sorted(trial["curve"])[trial["inherited"] :]
+    uri = f"sqlite:///{folder / 'sweeps' / 'mlflow.db'}"
+    assert wrongly_tracked(uri, "breast_cancer", sweep(folder)) == []
 
 
 @pytest.fixture(scope="module")
@@ -124,19 +99,30 @@ def test_sigkill_of_the_driver_with_the_local_runner(tmp_path: Path, undisturbed
         code, _ = kill_after(tmp_path, reached, signal.SIGKILL, "runner=local")
         assert code == -signal.SIGKILL
     finish(tmp_path, "runner=local")
-    check_invariant(tmp_path, undisturbed)
+    check(tmp_path, undisturbed)
     check_mlflow(tmp_path)
-    assert trials(tmp_path) == trials(undisturbed)
-    winner = "experiment/winner.yaml"
-    ours = (sweep(tmp_path) / winner).read_text().splitlines()[3:]
-    assert ours == (sweep(undisturbed) / winner).read_text().splitlines()[3:]
+    assert differences(sweep(tmp_path), sweep(undisturbed)) == []
 
 
-def test_sigkill_of_the_driver_with_ray(tmp_path: Path, undisturbed: Path) -> None:
-    code, _ = kill_after(tmp_path, 7, signal.SIGKILL)
+def test_sigkill_of_a_worker(tmp_path: Path, undisturbed: Path) -> None:
+    process = reach(tmp_path, 6, "runner=local", "tracking=none")
+    while not (found := workers(process.pid)):
+        time.sleep(0.01)
+    found[0].kill()
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    check(tmp_path, undisturbed)
+    assert differences(sweep(tmp_path), sweep(undisturbed)) == []
+
+
+def test_ctrl_c_and_sigkill_of_the_driver_with_ray(tmp_path: Path, undisturbed: Path) -> None:
+    code, output = kill_after(tmp_path, 3, signal.SIGINT)
+    assert code == 130, output
+    assert "the same command goes on from here" in output
+    code, _ = kill_after(tmp_path, 9, signal.SIGKILL)
     assert code == -signal.SIGKILL
     finish(tmp_path)
-    check_invariant(tmp_path, undisturbed)
+    check(tmp_path, undisturbed)
     check_mlflow(tmp_path)
 
 
@@ -145,24 +131,24 @@ def test_ctrl_c_ends_in_good_order_and_goes_on(tmp_path: Path, undisturbed: Path
     assert code == 130, output
     assert "the same command goes on from here" in output
     assert "Traceback" not in output
-    running = [trial for trial in trials(tmp_path) if trial["state"] == "RUNNING"]
+    running = [trial for trial in trials(sweep(tmp_path)) if trial["state"] == "RUNNING"]
     assert len(running) <= 1
     output = finish(tmp_path, "runner=local", "tracking=none")
     assert "finished before; skipped" in output
-    check_invariant(tmp_path, undisturbed)
-    assert trials(tmp_path) == trials(undisturbed)
+    check(tmp_path, undisturbed)
+    assert differences(sweep(tmp_path), sweep(undisturbed)) == []
 
 
 def test_one_ray_worker_gives_the_trials_of_the_local_runner(tmp_path: Path, undisturbed: Path) -> None:
     finish(tmp_path, "runner=ray", "runner.workers=1", "tracking=none")
-    assert trials(tmp_path) == trials(undisturbed)
+    assert differences(sweep(tmp_path), sweep(undisturbed)) == []
 
 
 def test_a_finished_sweep_is_not_run_again(undisturbed: Path) -> None:
-    before = trials(undisturbed)
+    before = trials(sweep(undisturbed))
     output = finish(undisturbed, "runner=local", "tracking=none")
-    assert output.count("finished before; skipped") == len(finished(undisturbed))
-    assert trials(undisturbed) == before
+    assert output.count("finished before; skipped") == len(finished(sweep(undisturbed)))
+    assert trials(sweep(undisturbed)) == before
 
 
 def test_sigkill_while_the_tracking_store_is_made(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Trial programs for the runner contract. Ray's workers import this module, so it holds no tests."""
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ PATIENCE_S = 60
 class Play:
     """Does what the trial's configuration says in ``do``, and leaves notes in the trial's directory.
 
-    ``run``: epochs up to the budget; ``raise``, ``infeasible``, ``exit``: one epoch, then that;
-    ``wait``: the first epoch comes when the file ``go`` is there; ``refuse``: raises when called.
+    ``run``: epochs up to the budget; ``raise``, ``infeasible``, ``exit``, ``killed``, ``hang``: one epoch, then
+    that; ``creep``: epochs of 0.2 seconds without end; ``wait``: the first epoch comes when the file ``go`` is there;
+    ``refuse``: raises when called.
     """
 
     def __call__(self, spec: TrialSpec) -> Iterator[EpochResult]:
@@ -38,6 +40,13 @@ class Play:
                     raise InfeasibleTrialError(Reason.OUT_OF_MEMORY, "batch does not fit")
                 if do == "exit" and epoch == 2:
                     os._exit(1)
+                if do == "killed" and epoch == 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if do == "hang" and epoch == 2:
+                    note(spec.directory, f"pid {os.getpid()}")
+                    time.sleep(PATIENCE_S)
+                if do == "creep":
+                    time.sleep(0.2)
                 yield EpochResult(epoch, spec.number + epoch / 100, {"pid": float(os.getpid())})
         except GeneratorExit:
             note(spec.directory, f"closed {spec.number} after epoch {epoch}")
