@@ -12,19 +12,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
+from leftovers import Belongings, workers
 
 from chaos_methods.task import DRIVER
-
-ORPHAN_S = 15.0
-"""Seconds in which the processes of a killed driver must be gone: our guess."""
-RAY_AGENTS = ("dashboard/agent.py", "runtime_env/agent/main.py", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
-"""Ray's helpers, which run no trial. When Ray is killed they end by themselves, but after a minute, in which they try
-to report it (``publish_error_to_driver``): here they are ended, and not counted."""
 
 
 def fork(body: Callable[[], int], output: Path, environment: dict[str, str] | None = None) -> int:
@@ -73,31 +67,6 @@ def wait(process: int, until: float = float("inf")) -> int | None:
         time.sleep(0.01)
 
 
-def descendants(process: int) -> list[psutil.Process]:
-    """All processes below ``process``."""
-    try:
-        return psutil.Process(process).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-
-
-def workers(driver: int) -> list[psutil.Process]:
-    """The processes in which trials run, now."""
-    return [process for process in descendants(driver) if _is_worker(process)]
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    words = _words(process)
-    return "orchestrator.runners.worker" in words or words.startswith("ray::TrialWorker")
-
-
-def _words(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
 def kill_worker(driver: int, rng: random.Random) -> bool:
     """Kill one of the driver's workers; False if it has none."""
     found = workers(driver)
@@ -111,13 +80,8 @@ def kill_worker(driver: int, rng: random.Random) -> bool:
 
 
 def kill_driver(driver: int) -> list[str]:
-    """Kill the driver; what of it is left after a while."""
-    below = {process: _words(process) for process in descendants(driver)}
+    """Kill the driver; what is left behind of it."""
+    belongings = Belongings.of(driver)
     os.kill(driver, signal.SIGKILL)
     wait(driver)
-    agents = [process for process, words in below.items() if any(agent in words for agent in RAY_AGENTS)]
-    _, alive = psutil.wait_procs([process for process in below if process not in agents], timeout=ORPHAN_S)
-    for process in (*alive, *agents):
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    return [below[process] for process in alive]
+    return belongings.left()

@@ -137,13 +137,21 @@ def test_no_feasible_trial_is_exit_code_4(capsys: pytest.CaptureFixture[str]) ->
 def test_a_user_error_in_the_first_trial_stops_at_once_with_the_users_frame(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    Path("broken_task.py").write_text(FLAT_TASK.replace("class Flat", "class Broken").replace("return nn", "nn.gone"))
+    wrong = 'pathlib.Path("mended").exists() or nn.gone'
+    source = FLAT_TASK.replace("class Flat", "class Broken").replace("return nn", f"{wrong}\n        return nn")
+    Path("broken_task.py").write_text(f"import pathlib\n{source}")
     words = ["task=custom", "task.name=broken", "task._target_=broken_task.Broken", *SMALL[1:]]
     assert main(["stage=lr", *words]) == 1
     captured = capsys.readouterr()
     assert "the task's code failed in the first trials" in captured.err
     assert "broken_task.py" in captured.err
     assert "orchestrator/" not in captured.err
+    assert "site-packages" not in captured.err
+    # The code is mended: the same command goes on with that trial.
+    Path("mended").touch()
+    assert main(["stage=lr", *words]) == 0
+    assert ledger("broken-seed0")["stages"]["lr"]["trials"] == 3
+    assert "0 trials done, 1 to resume" in capsys.readouterr().out
 
 
 def test_multirun_runs_one_sweep_after_another() -> None:

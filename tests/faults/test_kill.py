@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from killed_sweeps import differences, finished, lost_or_doubled, trials, wrongly_tracked
+from leftovers import Belongings, workers
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 6
@@ -25,8 +26,15 @@ TOTAL = round(EPOCHS * (4 * 1.5 + 3 * 1.0 + 4))
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(ROOT / "run.py"), *WORDS, *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # In a session of its own, as in a terminal: Ctrl-C there reaches every process.
     return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -45,15 +53,27 @@ def started_trials(folder: Path) -> int:
     return len(list((sweep(folder) / "trials").glob("*")))
 
 
-def kill_after(folder: Path, trials: int, number: signal.Signals, *words: str) -> tuple[int, str]:
-    """Start the command, send the signal when ``trials`` trials have reported; exit code and output."""
+def reach(folder: Path, trials: int, *words: str) -> subprocess.Popen[str]:
+    """Start the command; returns when ``trials`` trials have reported."""
     process = start(folder, *words)
     deadline = time.monotonic() + 120
     while started_trials(folder) < trials and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     assert process.poll() is None, process.communicate()[0]
-    process.send_signal(number)
+    return process
+
+
+def kill_after(folder: Path, trials: int, number: signal.Signals, *words: str) -> tuple[int, str]:
+    """Send the signal when ``trials`` trials have reported; exit code and output. Nothing may be left behind."""
+    process = reach(folder, trials, *words)
+    belongings = Belongings.of(process.pid)
+    assert any("orchestrator.runners.worker" in w or w.startswith("ray::") for w in belongings.processes.values())
+    if number is signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
     output, _ = process.communicate(timeout=120)
+    assert belongings.left() == []
     return process.returncode, output
 
 
@@ -84,8 +104,22 @@ def test_sigkill_of_the_driver_with_the_local_runner(tmp_path: Path, undisturbed
     assert differences(sweep(tmp_path), sweep(undisturbed)) == []
 
 
-def test_sigkill_of_the_driver_with_ray(tmp_path: Path, undisturbed: Path) -> None:
-    code, _ = kill_after(tmp_path, 7, signal.SIGKILL)
+def test_sigkill_of_a_worker(tmp_path: Path, undisturbed: Path) -> None:
+    process = reach(tmp_path, 6, "runner=local", "tracking=none")
+    while not (found := workers(process.pid)):
+        time.sleep(0.01)
+    found[0].kill()
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    check(tmp_path, undisturbed)
+    assert differences(sweep(tmp_path), sweep(undisturbed)) == []
+
+
+def test_ctrl_c_and_sigkill_of_the_driver_with_ray(tmp_path: Path, undisturbed: Path) -> None:
+    code, output = kill_after(tmp_path, 3, signal.SIGINT)
+    assert code == 130, output
+    assert "the same command goes on from here" in output
+    code, _ = kill_after(tmp_path, 9, signal.SIGKILL)
     assert code == -signal.SIGKILL
     finish(tmp_path)
     check(tmp_path, undisturbed)
