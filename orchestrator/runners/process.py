@@ -1,5 +1,6 @@
 """A worker process of the local runner, as the driver sees it, and what its death means."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
+from orchestrator.runners import start
 from orchestrator.types import End, Outcome, Reason
 
 OOM_COUNTERS = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"))
@@ -19,19 +21,15 @@ CLOSE_S = 5.0
 
 
 class WorkerProcess:
-    """A process that runs :func:`orchestrator.runners.worker.serve`, in a process group of its own."""
+    """A process that runs :mod:`orchestrator.runners.start`, in a process group of its own."""
 
     def __init__(self) -> None:
         self.connection, theirs = Pipe(duplex=True)
-        # By -c, as multiprocessing does, but without importing the command's own main module there, and with
-        # the driver's path from the start.
-        code = (
-            f"import sys; sys.path[:] = {sys.path!r}; from orchestrator.runners.worker import serve; "
-            f"serve({theirs.fileno()}, {os.getpid()})"
-        )
+        # Not by multiprocessing, which imports the command's own main module in every process: seconds.
+        words = [str(theirs.fileno()), str(os.getpid()), json.dumps(sys.path)]
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code],
+                [sys.executable, "-P", start.__file__, *words],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 process_group=0,

@@ -1,9 +1,7 @@
 """What runs inside a worker process. It imports no Ray, so that a worker starts quickly."""
 
-import ctypes
 import os
 import pickle
-import signal
 import sys
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -11,9 +9,6 @@ from typing import Any
 
 from orchestrator.trial import failure
 from orchestrator.types import End, EpochResult, Outcome, TrialProgram, TrialSpec
-
-PR_SET_PDEATHSIG = 1
-"""Linux, ``prctl(2)``: the signal that this process gets when its parent ends."""
 
 
 class TrialWorker:
@@ -44,17 +39,13 @@ class TrialWorker:
         self._epochs.close()  # type: ignore[attr-defined]
 
 
-def serve(descriptor: int, driver: int) -> None:
+def serve(descriptor: int) -> None:
     """Run trials for the local runner at the other end of ``descriptor`` until it closes it, or is gone.
 
     Args:
-        descriptor: of a connection on which come a program (pickled), a path, and then calls of a
+        descriptor: of a connection on which come a program (pickled) and a path, and then calls of a
             :class:`TrialWorker`: a name and its arguments.
-        driver: process id of the driver.
     """
-    # Ctrl-C in a terminal reaches every process there; what it means for a trial is the driver's to say.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with(driver)
     connection = Connection(descriptor)
     worker: TrialWorker | None = None
     try:
@@ -67,15 +58,4 @@ def serve(descriptor: int, driver: int) -> None:
                 connection.send(getattr(worker, call)(*arguments))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         # The driver is gone. Nothing that user code left behind (threads, exit handlers) may keep us.
-        os._exit(0)
-
-
-def _die_with(driver: int) -> None:
-    """Let the kernel kill this process with the driver, however that ends, and in the middle of an epoch.
-
-    Elsewhere than on Linux it ends with the epoch, when it cannot report.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != driver:
         os._exit(0)
