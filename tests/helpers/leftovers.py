@@ -6,8 +6,10 @@ from pathlib import Path
 
 import psutil
 
-GONE_S = 20.0
-"""Seconds that processes have to end: Ray's take some."""
+GONE_S = 10.0
+"""Seconds that processes have to end."""
+RAY_GONE_S = 60.0
+"""The same for Ray's: a worker that is just starting looks for its node for a while."""
 RAY_AGENTS = ("dashboard/agent.py", "runtime_env/agent/main.py", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
 """Ray's helpers, which run no trial. When Ray is killed they end by themselves, but after a minute, in which they try
 to report it (``publish_error_to_driver``): they are ended here, and not counted."""
@@ -57,7 +59,8 @@ class Belongings:
     def left(self) -> list[str]:
         """What of it is still there, once it had time to go; Ray's agents (see above) are ended."""
         agents = [p for p, line in self.processes.items() if any(agent in line for agent in RAY_AGENTS)]
-        _, alive = psutil.wait_procs([p for p in self.processes if p not in agents], timeout=GONE_S)
+        patience = RAY_GONE_S if any("raylet" in line for line in self.processes.values()) else GONE_S
+        _, alive = psutil.wait_procs([p for p in self.processes if p not in agents], timeout=patience)
         found = [f"process {process.pid}: {self.processes[process]}" for process in alive]
         for process in (*alive, *agents):
             if process.is_running():
