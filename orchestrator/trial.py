@@ -40,8 +40,8 @@ class TrainingProgram:
     def __call__(self, spec: TrialSpec) -> Iterator[EpochResult]:
         """Yield after each epoch."""
         use_threads(self.threads)
-        task, splits = load_once(self.task)
         try:
+            task, splits = load_once(self.task)
             yield from fit(task, splits, from_flat(spec.configuration), self.trainer, spec)
         except (RuntimeError, MemoryError) as error:
             reason = _whose_memory(error)

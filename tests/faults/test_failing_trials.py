@@ -18,7 +18,7 @@ from orchestrator.stages.sweep import make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 HELPERS = ROOT / "tests" / "helpers"
-TASK = ["task=custom", "task.name=failing", "task._target_=failing_task.Failing", "trainer.epochs=2"]
+TASK = ["task=custom", "task.name=failing", "task._target_=failing_task.Failing", "trainer.epochs=1"]
 REASONS = {HANGS: "hang", KILLED: "worker_died", NO_MEMORY: "host_out_of_memory", RAISES: "user_error"}
 
 
