@@ -103,6 +103,7 @@ def test_the_yaml_states_the_defaults_of_the_schema() -> None:
     assert config.sampler == RunConfig.__dataclass_fields__["sampler"].default
     assert config.tracking == RunConfig.__dataclass_fields__["tracking"].default
     assert config.runner == RunConfig.__dataclass_fields__["runner"].default
+    assert config.failure == RunConfig.__dataclass_fields__["failure"].default
     assert config.preflight == RunConfig.__dataclass_fields__["preflight"].default
 
 
@@ -116,7 +117,7 @@ def test_a_threshold_of_a_check_is_overridden_on_the_command_line(folder: Path) 
 
 def test_an_experiment_may_be_overridden(folder: Path) -> None:
     config = composed("+experiment=debug", "n_trials=7", "trainer.patience=2")
-    assert (config.runner.name, config.tracking.name) == ("local", "none")
+    assert (config.runner.name, config.tracking.name) == ("inline", "none")
     assert (config.n_trials, config.trainer.epochs, config.trainer.patience) == (7, 3, 2)
 
 

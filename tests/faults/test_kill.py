@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from killed_sweeps import differences, finished, lost_or_doubled, trials, wrongly_tracked
-from leftovers import Belongings, workers
+from leftovers import Belongings
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 6
@@ -101,17 +101,6 @@ def test_sigkill_of_the_driver_with_the_local_runner(tmp_path: Path, undisturbed
     finish(tmp_path, "runner=local")
     check(tmp_path, undisturbed)
     check_mlflow(tmp_path)
-    assert differences(sweep(tmp_path), sweep(undisturbed)) == []
-
-
-def test_sigkill_of_a_worker(tmp_path: Path, undisturbed: Path) -> None:
-    process = reach(tmp_path, 6, "runner=local", "tracking=none")
-    while not (found := workers(process.pid)):
-        time.sleep(0.01)
-    found[0].kill()
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    check(tmp_path, undisturbed)
     assert differences(sweep(tmp_path), sweep(undisturbed)) == []
 
 

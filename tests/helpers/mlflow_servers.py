@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 START_S = 60.0
-DELAY_S = 0.2
+DELAY_S = 0.05
 
 
 def free_port() -> int:
