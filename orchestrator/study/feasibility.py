@@ -105,7 +105,7 @@ class Feasibility:
 def _kind(record: TrialRecord) -> str:
     if record.state is not TrialState.INFEASIBLE:
         return "none"
-    return "memory" if record.reason is Reason.OUT_OF_MEMORY else "other"
+    return "memory" if record.reason is not None and record.reason.of_memory else "other"
 
 
 class _Memory:

@@ -2,6 +2,8 @@
 
 import json
 import re
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -175,6 +177,31 @@ def test_a_user_error_in_the_first_trial_stops_at_once_with_the_users_frame(
     assert main(["stage=lr", *words]) == 0
     assert ledger("broken-seed0")["stages"]["lr"]["trials"] == 3
     assert "0 trials done, 1 to resume" in capsys.readouterr().out
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from orchestrator.files import exclusive_lock
+with exclusive_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_driver_is_refused_until_the_first_is_dead(capsys: pytest.CaptureFixture[str]) -> None:
+    lock = Path("sweeps", NAME, "lock").resolve()
+    words = [sys.executable, "-c", HOLD, str(lock)]
+    with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "held\n"
+        assert main(["stage=lr", *SMALL]) == 2
+        line = capsys.readouterr().err
+        assert f"sweep {NAME} is being driven by process {first.pid} on {socket.gethostname()}" in line
+        assert line.count("\n") == 1
+        assert [path.name for path in lock.parent.iterdir()] == ["lock"]
+        first.kill()
+    assert main(["stage=lr", *SMALL]) == 0
 
 
 def test_multirun_runs_one_sweep_after_another() -> None:

@@ -107,6 +107,12 @@ def test_nothing_to_do_ends_at_once(runner: Runner, tmp_path: Path) -> None:
     assert recorder.events == []
 
 
+def test_a_trial_whose_files_cannot_be_written_is_neither_failed_nor_finished(runner: Runner, tmp_path: Path) -> None:
+    recorder = Recorder(trials(tmp_path, "full", "run"))
+    runner.run(Play(), recorder)
+    assert recorder.outcomes == {0: Outcome(End.PAUSED, Reason.STORAGE, "no room"), 1: Outcome(End.FINISHED)}
+
+
 def test_stop_and_pause_end_a_trial_between_two_epochs(runner: Runner, tmp_path: Path) -> None:
     wanted = {(0, 2): Decision.STOP, (1, 2): Decision.PAUSE, (3, 3): Decision.STOP}
 

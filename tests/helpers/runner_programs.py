@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.errors import InfeasibleTrialError
+from orchestrator.errors import InfeasibleTrialError, StorageError
 from orchestrator.types import EpochResult, Reason, TrialSpec
 
 PATIENCE_S = 60
@@ -18,9 +18,9 @@ PATIENCE_S = 60
 class Play:
     """Does what the trial's configuration says in ``do``, and leaves notes in the trial's directory.
 
-    ``run``: epochs up to the budget; ``raise``, ``infeasible``, ``exit``, ``killed``, ``hang``: one epoch, then
-    that; ``creep``: epochs of 0.2 seconds without end; ``wait``: the first epoch comes when the file ``go`` is there;
-    ``refuse``: raises when called.
+    ``run``: epochs up to the budget; ``raise``, ``infeasible``, ``full``, ``exit``, ``killed``, ``hang``: one epoch,
+    then that; ``creep``: epochs of 0.2 seconds without end; ``wait``: the first epoch comes when the file ``go`` is
+    there; ``refuse``: raises when called.
     """
 
     def __call__(self, spec: TrialSpec) -> Iterator[EpochResult]:
@@ -38,6 +38,8 @@ class Play:
                     user_code()
                 if do == "infeasible" and epoch == 2:
                     raise InfeasibleTrialError(Reason.OUT_OF_MEMORY, "batch does not fit")
+                if do == "full" and epoch == 2:
+                    raise StorageError("no room")
                 if do == "exit" and epoch == 2:
                     os._exit(1)
                 if do == "killed" and epoch == 2:
