@@ -22,7 +22,7 @@ from scipy.stats import norm
 from orchestrator.study.encoding import Encoding
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.surrogate import Array, matern
-from orchestrator.types import Reason, TrialState
+from orchestrator.types import TrialState
 
 SIZES = ("data.batch_size", "model.width", "model.depth")
 """More of these never takes less memory."""
