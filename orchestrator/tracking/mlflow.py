@@ -342,6 +342,12 @@ class MlflowTracker:
             run.done = True
         run.status = None
 
+    def _made(self, client: "MlflowClient", experiment_id: str, run: _Run) -> str:
+        """The identity of ``run``, which is made if it is not there yet."""
+        if run.run_id is None:
+            run.run_id = self._create(client, experiment_id, run)
+        return run.run_id
+
     def _create(self, client: "MlflowClient", experiment_id: str, run: _Run) -> str:
         if run.unsure and (found := self._find(client, experiment_id, run.key)) is not None:
             return found
@@ -349,7 +355,7 @@ class MlflowTracker:
         plain = {name: value for name, value in run.tags.items() if not has_link(value)}
         tags = {KEY_TAG: run.key, SWEEP_TAG: self._sweep_id, **plain}
         if run.parent is not None:
-            tags["mlflow.parentRunId"] = str(self._runs[run.parent].run_id)
+            tags["mlflow.parentRunId"] = self._made(client, experiment_id, self._runs[run.parent])
         run.unsure = True
         created = client.create_run(experiment_id, tags=tags, run_name=run.name)
         run.unsure = False
@@ -365,9 +371,7 @@ class MlflowTracker:
             found = self._runs.get(key)
             if found is None or found.refused:
                 return None
-            if found.run_id is None:
-                found.run_id = self._create(client, experiment_id, found)
-            return f"#/experiments/{experiment_id}/runs/{found.run_id}"
+            return f"#/experiments/{experiment_id}/runs/{self._made(client, experiment_id, found)}"
 
         return resolve_links(text, address)[:TAG_CHARACTERS]
 

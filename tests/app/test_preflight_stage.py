@@ -176,7 +176,7 @@ def test_what_was_found_is_tracked(tracker: MemoryTracker) -> None:
     assert run.status == "FAILED"
     assert run.tags["preflight"] == "fail"
     assert "loss_direction" in run.tags["preflight.fail"].split(", ")
-    assert "FAIL loss_direction" in run.tags["mlflow.note.content"]
+    assert "| fail | loss_direction |" in run.tags["mlflow.note.content"]
     assert run.metrics["checks/fail"] >= 1
     assert any(name.startswith("init_loss/") for name in run.metrics)
     assert json.loads(run.files["preflight/report.json"])["worst"] == "fail"

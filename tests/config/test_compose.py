@@ -35,7 +35,7 @@ from orchestrator.tasks.digits import DigitsMLP
 
 class MyTask(DigitsMLP):
     def model(self, gain: float = 0.5, rank: int = 2) -> nn.Module:
-        return nn.Linear(64, 10)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 """
 
 
