@@ -36,7 +36,8 @@ import optuna  # noqa: E402
 from orchestrator.config.schema import SamplerConfig  # noqa: E402
 from orchestrator.config.space import RangeConfig  # noqa: E402
 from orchestrator.progress import table  # noqa: E402
-from orchestrator.study.advisor import Advisor, Focus  # noqa: E402
+from orchestrator.study.advisor import Advisor  # noqa: E402
+from orchestrator.study.candidates import Focus  # noqa: E402
 from orchestrator.study.records import TrialRecord  # noqa: E402
 from orchestrator.study.space import Hyperparameter, SearchSpace  # noqa: E402
 from orchestrator.study.surrogate import Surrogate  # noqa: E402

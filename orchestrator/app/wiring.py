@@ -15,7 +15,8 @@ from orchestrator.stages.sweep import Sweep
 from orchestrator.tracking.backlog import Backlog
 from orchestrator.tracking.base import Tracker
 from orchestrator.tracking.memory import NullTracker
-from orchestrator.tracking.mlflow import MlflowTracker, problem_at
+from orchestrator.tracking.mlflow import MlflowTracker
+from orchestrator.tracking.mlflow_client import problem_at
 from orchestrator.trial import TrainingProgram
 
 SCHEMES = ("sqlite", "http", "https", "file", "postgresql", "mysql", "mssql", "databricks")

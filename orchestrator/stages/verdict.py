@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.errors import NoFeasibleTrialError
 from orchestrator.progress import duration, short, table
+from orchestrator.stages.beginning import make_region, windows
 from orchestrator.stages.ledger import Audit, Verdict
-from orchestrator.stages.search import SearchStage, make_region, windows
+from orchestrator.stages.search import SearchStage
 from orchestrator.stages.sweep import Sweep
 from orchestrator.stages.visits import varied
 from orchestrator.study.records import TrialRecord

@@ -8,16 +8,16 @@ range and those tuned before within a window. Where configurations from anywhere
 much, the windows are opened: the incumbent is poor.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, qmc
+from scipy.stats import norm
 
 from orchestrator.config.schema import SamplerConfig
 from orchestrator.seeds import derive_seed
+from orchestrator.study.candidates import Candidates, Focus
 from orchestrator.study.encoding import Encoding
 from orchestrator.study.feasibility import LIKELY, Feasibility
 from orchestrator.study.knowledge import Belief, Knowledge
@@ -27,8 +27,6 @@ from orchestrator.study.space import SearchSpace
 from orchestrator.study.surrogate import Array
 from orchestrator.types import Configuration, Direction, TrialState
 
-_LOCAL = 0.15
-"""Standard deviation of a step around a good value, as a share of the searched range (search.md, 3)."""
 _BASES = 3
 """New configurations lie around one of so many best ones by posterior mean (search.md, 3: "a few")."""
 _LABELS = 400
@@ -37,26 +35,6 @@ _GOOD = 1 / 3
 """The sweep's first configuration is kept as the base of a line if no more than this share of all were better
 after its first epochs (search.md: "if it ranks among the best of them after an epoch"; the share is our guess):
 somebody chose it, and one epoch says little of the others."""
-_REACH = 0.15
-"""How far beyond the searched range proposals go when the best one lies at its end: our guess."""
-
-
-@dataclass(frozen=True)
-class Focus:
-    """What a stage may propose."""
-
-    varies: Sequence[str]
-    """Searched over their whole range."""
-    windows: Mapping[str, float]
-    """Tuned before and again: half-width of the window, as a share of the searched range."""
-    singly: bool = False
-    """Change one of ``varies`` at a time: each is kept only if it helps by itself."""
-    opens: bool = True
-    """Whether the windows may be opened where the incumbent looks poor."""
-    closes: bool = False
-    """Whether to train the most promising one to its end when the stage's budget runs out."""
-    rungs: Sequence[int] = ()
-    """Epochs at which a trial may be stopped."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +91,7 @@ class Advisor:
         self._config = config
         self._seed = seed
         self._focus = focus
+        self._candidates = Candidates(self._encoding, base, focus, config.candidates)
         self._known = Knowledge(self._encoding, direction, epochs, tuple(r for r in focus.rungs if r < epochs))
         self.opened = 0
         """How many proposals came from the whole space."""
@@ -268,10 +247,10 @@ class Advisor:
         """New configurations: those of the focus, or from anywhere where these promise much more."""
         bases = _bases(belief)
         feasible = self._feasibility()
-        inside = self._judged(belief, self._around(bases, rng), feasible)
+        inside = self._judged(belief, self._candidates.around(bases, rng), feasible)
         if not self._focus.opens:
             return inside
-        outside = self._judged(belief, self._anywhere(bases, rng), feasible)
+        outside = self._judged(belief, self._candidates.anywhere(bases, rng), feasible)
         if outside.gains.max() > self._config.open * inside.gains.max():
             return replace(outside, opened=True)
         return inside
@@ -288,63 +267,6 @@ class Advisor:
         ended = self._known.newest(_LABELS)
         return Feasibility(self._encoding, np.array([t.place for t in ended]), [t.last for t in ended])
 
-    def _limits(self, bases: Array) -> tuple[Array, Array]:
-        """The ends of what is proposed: the searched range, and a step beyond the best where that is at an end."""
-        choices = np.array([len(item.choices) - 1 if item.is_choice else 1 for item in self._encoding.items])
-        low = np.minimum(0.0, bases[0] - _REACH)
-        high = np.maximum(choices, np.where(choices == 1, bases[0] + _REACH, choices))
-        return np.maximum(low, self._encoding.bounds[:, 0]), np.minimum(high, self._encoding.bounds[:, 1])
-
-    def _around(self, bases: Array, rng: np.random.Generator) -> Array:
-        """New places within the stage's focus."""
-        count = self._config.candidates
-        before = bases[rng.integers(len(bases), size=count)]
-        places = before.copy()
-        low, high = self._limits(bases)
-        asked = self._asked(rng, count)
-        for position, item in enumerate(self._encoding.items):
-            if item.name in self._focus.varies:
-                moved = self._drawn(position, before[:, position], low, high, rng)
-                places[:, position] = np.where(asked[position], moved, places[:, position])
-            elif item.name in self._focus.windows and not item.is_choice:
-                reach = self._focus.windows[item.name] * rng.uniform(-1, 1, count) * (rng.random(count) < 0.7)
-                places[:, position] += reach
-        followed = self._encoding.follow(before, places, self._base.get("optimizer.name") == "sgd")
-        places = np.where((rng.random(count) < 0.5)[:, None], followed, places)
-        return np.clip(places, low, high)
-
-    def _asked(self, rng: np.random.Generator, count: int) -> dict[int, Array]:
-        """For each varied hyperparameter, in which candidates it is changed: one of them at least."""
-        positions = [self._encoding.index[name] for name in self._focus.varies]
-        one = rng.integers(len(positions), size=count)
-        also = rng.random((len(positions), count)) < (0.0 if self._focus.singly else 0.25)
-        return {position: (one == order) | also[order] for order, position in enumerate(positions)}
-
-    def _drawn(self, position: int, before: Array, low: Array, high: Array, rng: np.random.Generator) -> Array:
-        """New places of one hyperparameter: half anywhere, half near where it was."""
-        count = len(before)
-        if self._encoding.items[position].is_choice:
-            return rng.integers(len(self._encoding.items[position].choices), size=count).astype(float)
-        anywhere = rng.uniform(low[position], high[position], count)
-        return np.where(rng.random(count) < 0.5, anywhere, before + _LOCAL * rng.normal(size=count))
-
-    def _anywhere(self, bases: Array, rng: np.random.Generator) -> Array:
-        """New places from the whole space, half of them near the best."""
-        count = self._config.candidates
-        low, high = self._limits(bases)
-        places = bases[rng.integers(len(bases), size=count)].copy()
-        near = rng.random(count) < 0.5
-        for position, item in enumerate(self._encoding.items):
-            if item.is_choice:
-                drawn = rng.integers(len(item.choices), size=count).astype(float)
-                local = np.where(rng.random(count) < 0.2, drawn, places[:, position])
-            else:
-                drawn = rng.uniform(low[position], high[position], count)
-                step = _LOCAL * rng.normal(size=count) * (rng.random(count) < 0.5)
-                local = places[:, position] + step
-            places[:, position] = np.where(near, local, drawn)
-        return np.clip(places, low, high)
-
     def _new(self, options: _Options, left: int | None) -> Proposal | None:
         """The most promising option that was not tried before and is affordable."""
         if left is not None and left < min(self._focus.rungs, default=self._epochs):
@@ -358,7 +280,7 @@ class Advisor:
     def _unseen(self, rng: np.random.Generator) -> _Options:
         """Before anything is known: the stage's hyperparameters at random, the rest as in the base."""
         start = self._encoding.place(self._base)[None, :]
-        places = self._encoding.snap(self._around(start, rng))
+        places = self._encoding.snap(self._candidates.around(start, rng))
         feasible = self._feasibility()
         return _Options(places, np.zeros(len(places)) if feasible is None else feasible.probability(places))
 
@@ -379,22 +301,6 @@ class Advisor:
         if rank is not None and rank < _GOOD:
             return self._known.trainings[first].place
         return np.asarray(_bases(belief)[0])
-
-
-def sobol(
-    space: SearchSpace, base: Configuration, names: Sequence[str], points: int, seed: int
-) -> list[Configuration]:
-    """``points`` space-filling configurations over ``names``, the rest as in ``base`` (scrambled Sobol, Owen
-    1998)."""
-    encoding = Encoding(space)
-    exponent = max(0, math.ceil(math.log2(max(points, 1))))
-    shares = qmc.Sobol(len(encoding.items), scramble=True, rng=seed).random_base2(exponent)[:points]
-    sizes = np.array([len(item.choices) if item.is_choice else 1 for item in encoding.items])
-    choice = np.array([item.is_choice for item in encoding.items])
-    asked = np.array([item.name in names for item in encoding.items])
-    drawn = np.where(choice, np.minimum(np.floor(shares * sizes), sizes - 1), shares)
-    places = np.where(asked, drawn, encoding.place(base))
-    return [encoding.configuration(place, base) for place in encoding.snap(places)]
 
 
 def _order(belief: Belief) -> NDArray[np.int64]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.tracking.backlog import Backlog
 from orchestrator.tracking.base import DatasetEntry, ModelEntry, has_link, is_trial, resolve_links
+from orchestrator.tracking.mlflow_client import first_line, make_client
 from orchestrator.tracking.mlflow_entities import mark_experiment, write_dataset, write_model
 from orchestrator.types import Value
 
@@ -34,9 +35,6 @@ METRICS_PER_CALL = 1000
 """MLflow's own limit on one ``log_batch``."""
 BEHIND = 100
 """Events that are worth a call before ``flush_s`` have passed."""
-CHECK_S = 10
-"""Seconds in which MLflow must answer before the first trial: our guess."""
-TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 PARAM_CHARACTERS = 6000
 """MLflow's own limit on a parameter's value."""
 TAG_CHARACTERS = 8000
@@ -177,7 +175,7 @@ class MlflowTracker:
             except Exception as error:
                 # Whatever MLflow raises, training goes on and the backlog waits.
                 if not warned:
-                    log.warning("MLflow at %s: %s; trying again", self._uri, _line(error))
+                    log.warning("MLflow at %s: %s; trying again", self._uri, first_line(error))
                 warned = True
                 if closing and self._abandoned.wait(self._flush_s):
                     self._events.close()
@@ -303,7 +301,7 @@ class MlflowTracker:
             if error.error_code != "INVALID_PARAMETER_VALUE":
                 raise
             run.refused = True
-            log.warning("MLflow at %s does not take %s: %s; it is left out", self._uri, run.key, _line(error))
+            log.warning("MLflow at %s does not take %s: %s; it is left out", self._uri, run.key, first_line(error))
         run.pending = 0
 
     def _write(self, client: "MlflowClient", experiment_id: str, run: _Run) -> None:
@@ -382,43 +380,6 @@ class MlflowTracker:
         return str(found[0].info.run_id) if found else None
 
 
-def make_client(uri: str) -> "MlflowClient":
-    """A client that says at once when something is wrong."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # The writer tries again by itself, and unlike MLflow it looks first whether a run was made all the same.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    # Here, not above: the import takes a second, and only the writer's thread needs it.
-    from mlflow import MlflowClient
-
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return MlflowClient(uri)
-
-
-def problem_at(uri: str) -> str | None:
-    """Why results cannot be written to MLflow at ``uri``, in a line; None: it answers."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not path.exists():
-        above = next(folder for folder in path.resolve().parents if folder.exists())
-        return None if os.access(above, os.W_OK | os.X_OK) and above.is_dir() else f"{above} cannot be written"
-    before = os.environ.get(TIMEOUT_VARIABLE)
-    os.environ[TIMEOUT_VARIABLE] = str(CHECK_S)
-    try:
-        make_client(uri).search_experiments(max_results=1)
-    except Exception as error:  # MLflow, its HTTP library and its database library raise many kinds
-        return _line(error)
-    finally:
-        os.environ.pop(TIMEOUT_VARIABLE)
-        if before is not None:
-            os.environ[TIMEOUT_VARIABLE] = before
-    return None
-
-
 def _legal(name: str) -> str:
     """``name`` with what MLflow does not allow in a metric's name replaced."""
     return re.sub(r"[^\w/. -]", "_", name)
-
-
-def _line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

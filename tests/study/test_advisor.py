@@ -9,7 +9,8 @@ import pytest
 
 from orchestrator.config.schema import SamplerConfig
 from orchestrator.config.space import RangeConfig
-from orchestrator.study.advisor import Advisor, Focus, Proposal, expected_improvement, sobol
+from orchestrator.study.advisor import Advisor, Proposal, expected_improvement
+from orchestrator.study.candidates import Focus, sobol
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.space import Hyperparameter, SearchSpace
 from orchestrator.types import Configuration, Direction, TrialState, Value

@@ -11,7 +11,8 @@ from mlflow_stores import copy_of_store, read_runs
 
 from orchestrator.tracking.backlog import Backlog
 from orchestrator.tracking.base import SWEEP, Tracker, stage_key, trial_key
-from orchestrator.tracking.mlflow import MlflowTracker, problem_at
+from orchestrator.tracking.mlflow import MlflowTracker
+from orchestrator.tracking.mlflow_client import problem_at
 
 STAGE = stage_key("lr")
 pytestmark = pytest.mark.timeout(180)

@@ -16,7 +16,8 @@ from optuna.trial import FrozenTrial
 from orchestrator.config.schema import RecipeConfig, SamplerConfig
 from orchestrator.errors import ConfigError
 from orchestrator.seeds import derive_seed
-from orchestrator.study.advisor import Advisor, Focus, Proposal, sobol
+from orchestrator.study.advisor import Advisor, Proposal
+from orchestrator.study.candidates import Focus, sobol
 from orchestrator.study.plain.space import Distributions, check_names
 from orchestrator.study.plain.trials import PlainTrials, Plan, Visit
 from orchestrator.types import Configuration, Direction, TrialState
