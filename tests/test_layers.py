@@ -36,10 +36,11 @@ DOORS = {
     "hydra": ["config.entry"],
     "omegaconf": ["config.entry", "config.compose"],
     "ray": ["runners.ray", "runners.tune"],
-    "mlflow": ["tracking.mlflow", "tracking.mlflow_entities"],
+    "mlflow": ["tracking.mlflow", "tracking.mlflow_client", "tracking.mlflow_entities"],
     "optuna": ["study"],
     "scipy": [
         "study.advisor",
+        "study.candidates",
         "study.feasibility",
         "study.samplers",
         "study.surrogate",

@@ -184,6 +184,8 @@ class Facts:
     base: Configuration
     finished: Mapping[str, Mapping[str, Any]]
     best: TrialRecord | None
+    ancestors: Sequence[int]
+    """The trials whose training the winner continued, the latest first."""
     retrain: str
     """The command that trains the winner again."""
 
@@ -202,6 +204,9 @@ def sweep_note(facts: Facts) -> str:
         "- all trials: sort by `best`; filter by the tags `stage`, `state`, `reason`, `rung`, `parent`, `seed`\n"
         f"- train the winner again: `{facts.retrain}`"
     ]
+    if facts.ancestors:
+        chain = ", ".join(link(trial_key(number), f"trial {number}") for number in facts.ancestors)
+        parts.append(f"The winner continued the training of {chain}, from checkpoint to checkpoint.")
     changed = [(n, short(facts.base[n]), short(v)) for n, v in best.configuration.items() if v != facts.base.get(n)]
     parts.append(_table([("hyperparameter", "default", "best"), *changed]) if changed else "The defaults were best.")
     rows: list[tuple[object, ...]] = []

@@ -218,6 +218,14 @@ class Sweep:
         self.tracker.end(stage_key(stage), "FAILED" if result.get("failed") else "FINISHED", metrics, tags)
         self.track_note()
 
+    def _ancestors(self, record: TrialRecord | None) -> list[int]:
+        """The trials whose training ``record`` continued, the latest first."""
+        found: list[int] = []
+        while record is not None and record.parent is not None:
+            found.append(record.parent)
+            record = self.study[record.parent]
+        return found
+
     def track_note(self) -> None:
         """Bring the description of the sweep's run up to date."""
         facts = notes.Facts(
@@ -227,6 +235,7 @@ class Sweep:
             base=self.base,
             finished=self.ledger.finished,
             best=self.best,
+            ancestors=self._ancestors(self.best),
             retrain=retrain_command(self.folder),
         )
         self.tracker.begin(SWEEP, None, self.name, {}, {NOTE: notes.sweep_note(facts)})

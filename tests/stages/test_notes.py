@@ -85,14 +85,24 @@ def test_the_note_of_a_stage_has_the_verdict_a_table_and_what_to_look_at() -> No
 
 def test_the_note_of_a_sweep_leads_from_the_winner_to_its_ancestors() -> None:
     facts = Facts(
-        name="s", task="digits", objective="loss", base=BASE, best=None, finished={}, retrain="python run.py"
+        name="s",
+        task="digits",
+        objective="loss",
+        base=BASE,
+        best=None,
+        ancestors=[],
+        finished={},
+        retrain="python run.py",
     )
     assert "no training has run to its end yet" in sweep_note(facts)
     best = record(state=TrialState.COMPLETE)
     earlier = {**VISIT, "best_trial": 1, "best_value": 0.5, "previous_trial": None, "previous_value": None}
-    note = sweep_note(Facts(**{**vars(facts), "best": best, "finished": {"lr": earlier, "width": VISIT}}))
+    note = sweep_note(
+        Facts(**{**vars(facts), "best": best, "ancestors": [5, 2], "finished": {"lr": earlier, "width": VISIT}})
+    )
     assert note.startswith("**loss 0.2** on validation by [trial 7](run:trial:7), seed noise 0.01.")
     assert "| [lr](run:stage:lr) |  | 0.5 | [trial 1](run:trial:1) | 40 |" in note
     assert "| [width](run:stage:width) | 0.5 | 0.2 | [trial 7](run:trial:7) | 40 |" in note
     assert "| optimizer.lr | 0.01 | 0.0321 |" in note
+    assert "continued the training of [trial 5](run:trial:5), [trial 2](run:trial:2)" in note
     assert "`python run.py`" in note
