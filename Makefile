@@ -10,7 +10,7 @@ run: $(STAMP)
 	$(BIN)/python run.py stage=lr
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
