@@ -171,6 +171,7 @@ def test_a_sweep_keeps_secrets_listens_nowhere_and_stays_in_its_folder(
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "argv", ["run.py"])
     monkeypatch.setattr("orchestrator.app.main.make_tracker", lambda sweep: tracker)
+    monkeypatch.setattr("orchestrator.app.main.check_tracking", lambda uri: None)
     (tmp_path / "remote_task.py").write_text(TASK)
     assert main(WORDS) == 0
     assert main(["stage=report", *WORDS[1:]]) == 0

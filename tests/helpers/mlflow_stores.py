@@ -72,5 +72,5 @@ def _artifacts(client: MlflowClient, run_id: str, folder: str) -> dict[str, str]
             texts |= _artifacts(client, run_id, entry.path)
         else:
             local = Path(client.download_artifacts(run_id, entry.path))
-            texts[entry.path] = local.read_text(encoding="utf-8")
+            texts[entry.path] = local.read_text(encoding="utf-8", errors="replace")
     return texts

@@ -266,7 +266,7 @@ def test_the_first_questions_are_answered_in_a_minute(staged: SweepView, page: s
     assert "0.01 to 0.1: " in asked["Which learning rate, and why?"]
     failed = sum(training.outcome == INFEASIBLE for training in staged.trainings)
     assert f"{failed} of {len(staged.trainings)} trainings: {failed} x non_finite" in asked["What failed, and why?"]
-    assert asked["What did each stage gain?"].startswith("start: first best ")
+    assert asked["What did each stage gain?"].startswith("lr: first best ")
     assert "range" in asked["Was a range too narrow?"]
 
 
