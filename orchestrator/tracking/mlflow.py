@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.tracking.backlog import Backlog
 from orchestrator.tracking.base import DatasetEntry, ModelEntry, has_link, is_trial, resolve_links
-from orchestrator.tracking.mlflow_client import first_line, make_client
+from orchestrator.tracking.mlflow_client import first_line, make_client, quiet_mlflow
 from orchestrator.tracking.mlflow_entities import mark_experiment, write_dataset, write_model
 from orchestrator.types import Value
 
@@ -209,6 +209,7 @@ class MlflowTracker:
             return
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+        quiet_mlflow()
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
             aside = Path(folder) / path.name

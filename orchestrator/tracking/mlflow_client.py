@@ -22,9 +22,14 @@ def make_client(uri: str) -> "MlflowClient":
     # Here, not above: the import takes a second, and only the writer's thread needs it.
     from mlflow import MlflowClient
 
+    quiet_mlflow()
+    return MlflowClient(uri)
+
+
+def quiet_mlflow() -> None:
+    """Only what went wrong is said: of a new store it would tell how its tables are made. Once MLflow is imported."""
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    return MlflowClient(uri)
 
 
 def problem_at(uri: str) -> str | None:
