@@ -160,7 +160,8 @@ class SamplerConfig:
     window: float = Field(default=0.15, gt=0, le=1)
     """staged: half-width of the window on what earlier stages tuned, as a share of its searched range."""
     open: float = Field(default=1.0, ge=1)
-    """staged: the windows are opened where the whole space promises so many times the expected improvement."""
+    """staged: the windows are opened where the whole space promises more than so many times the expected improvement
+    (benchmarks/search.py, 5 full trainings, 51 runs: regret 0.025 with 1, 0.042 with 2)."""
     candidates: int = Field(default=200, ge=10)
     """staged: configurations among which each proposal is chosen."""
     start: tuple[Mapping[str, Mapping[str, Value]], ...] = Field(default=())

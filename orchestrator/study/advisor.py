@@ -4,8 +4,8 @@ Both are judged alike, by the expected improvement of the cost at the end of the
 eq. 15) under one surrogate of everything the sweep has seen. That is freeze-thaw (Swersky et al. 2014, arXiv
 1406.3896), with rungs in place of single epochs. A stage restricts what is *proposed*, never what is known:
 new configurations lie around the few best ones, with the stage's hyperparameters varied over their whole
-range and those tuned before within a window. Where configurations from anywhere promise ``open`` times as
-much, the windows are opened: the incumbent is poor.
+range and those tuned before within a window. Where configurations from anywhere promise more than ``open``
+times as much, the windows are opened.
 """
 
 from collections.abc import Callable, Sequence
@@ -244,7 +244,7 @@ class Advisor:
         return self._epochs - max([target, *stopped, *running])
 
     def _options(self, belief: Belief, rng: np.random.Generator) -> _Options:
-        """New configurations: those of the focus, or from anywhere where these promise much more."""
+        """New configurations: those of the focus, or from anywhere where these promise more (``open``)."""
         bases = _bases(belief)
         feasible = self._feasibility()
         inside = self._judged(belief, self._candidates.around(bases, rng), feasible)
