@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1] / "orchestrator"
 LAYERS = [
     ["types"],
     ["errors"],
-    ["files", "seeds", "importing", "masking", "progress"],
+    ["files", "seeds", "importing", "masking", "progress", "utilisation"],
     ["config"],
     ["tracking", "tasks"],
     ["training"],

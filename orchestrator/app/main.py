@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -43,6 +44,8 @@ from orchestrator.stages.sweep import Plan, Sweep, make_plan, open_sweep, retrai
 from orchestrator.stages.visits import stage_of
 from orchestrator.study.storage import quiet_optuna
 from orchestrator.tracking.base import SWEEP, stage_key
+from orchestrator.utilisation import Utilisation, added, shares
+from orchestrator.utilisation import describe as describe_usage
 
 _MASKING = Masking()
 
@@ -147,6 +150,8 @@ def _run_tracked(sweep: Sweep, names: list[str]) -> None:
         metrics = {"best": best.value} if best is not None and best.value is not None else {}
         for name, scores in baselines(sweep).items():
             metrics |= {f"baseline/{name}/{score}": value for score, value in scores.items()}
+        workers = [worker for command in sweep.ledger.usage for worker in command["workers"]]
+        metrics |= {f"workers/{use}": share for use, share in shares(added(workers)).items()}
         sweep.tracker.end(SWEEP, status, metrics, {})
         sweep.tracker.close()
 
@@ -156,9 +161,16 @@ def _search(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> Non
         for name in names:
             sweep.progress.say(f"[{name}] finished before; skipped")
         return
+    began = time.monotonic()
     runner = make_runner(sweep.config.runner)
     try:
-        runner.run(make_program(sweep.config), StageSequence(sweep, names, stopping, runner.workers))
+        usage = Utilisation(runner.workers, began=began)
+        stages = StageSequence(sweep, names, stopping, runner.workers, usage)
+        try:
+            runner.run(make_program(sweep.config), stages)
+        finally:
+            stages.note_usage()
+        sweep.progress.say(describe_usage(usage.workers, usage.seconds))
     finally:
         runner.close()
         sweep.checkpoints.tidy(sweep.study.records)
