@@ -27,7 +27,7 @@ WEIGHTS_FOLDER = "ensemble"
 Kind = Literal["single", "uniform", "greedy", "bagged"]
 """The best single candidate; the best few with equal weights; greedy selection; greedy selection over bags."""
 Form = Literal["classes", "labels", "values"]
-"""What the task's predictions are: probabilities of classes that exclude each other; of labels that do not; values."""
+"""What the predictions are: probabilities of classes that exclude each other, of labels that do not, or values."""
 
 
 @dataclass(frozen=True)
