@@ -17,6 +17,7 @@ from orchestrator.app.status import describe_status
 from orchestrator.app.train import train
 from orchestrator.app.ui import serve_ui
 from orchestrator.app.wiring import (
+    check_checkpoint_dir,
     check_tracking,
     code_version,
     make_program,
@@ -111,6 +112,7 @@ def run_stages(plan: Plan, names: list[str]) -> None:
     if not plan.exists:
         # Later MLflow may be away: trials go on without it.
         check_tracking(plan.config)
+        check_checkpoint_dir(plan.config)
     progress = Progress()
     with open_sweep(plan, progress) as sweep, log_to(sweep.folder / "orchestrator.log"):
         _note_command(sweep)
