@@ -51,7 +51,7 @@ class StageSequence:
                 skip_stage(sweep, name)
         self._visits = make_visits(sweep.config, asking)
         self._several = len(self._visits) > 1
-        self._began, self._epochs_before = time.monotonic(), _paid(sweep)
+        self._began, self._epochs_before = time.monotonic(), sweep.study.epochs_paid
         sweep.progress.whole = self._progress
         # Oldest first; only the last begins trials, those before it wait for theirs to end.
         self._active: list[SearchStage] = []
@@ -122,7 +122,7 @@ class StageSequence:
 
     def _whole(self) -> str:
         total = self._active[-1].visit.ceiling if self._active else None
-        spent = _paid(self._sweep)
+        spent = self._sweep.study.epochs_paid
         if not total:
             return f"{len(self._visits)} visits to come"
         share, own = min(spent / total, 1.0), spent - self._epochs_before
@@ -164,10 +164,6 @@ class StageSequence:
         brief = not stage.visit.alone and bool(self._visits)
         sweep.progress.say(describe(sweep, verdict, brief=brief))
         self._active.remove(stage)
-
-
-def _paid(sweep: Sweep) -> int:
-    return sum(record.epochs_paid for record in sweep.study.records)
 
 
 def skip_stage(sweep: Sweep, name: str) -> None:
