@@ -76,10 +76,9 @@ def growth_rows(run: Run) -> list[list[str]]:
         if mark["trials"] == before["trials"]:
             continue
         cpu = 1000 * (mark["cpu_s"] - before["cpu_s"])
-        rows.append(
-            [run["sampler"], f"{mark['trials']:.0f}", f"{cpu / (mark['trials'] - before['trials']):.1f}"]
-            + [f"{cpu / (mark['results'] - before['results']):.2f}", f"{mark['memory_mib']:.0f}"]
-        )
+        trials, results = mark["trials"] - before["trials"], mark["results"] - before["results"]
+        costs = [f"{cpu / trials:.1f}", f"{cpu / results:.2f}"]
+        rows.append([run["sampler"], f"{mark['trials']:.0f}", *costs, f"{mark['memory_mib']:.0f}"])
         before = mark
     return rows
 

@@ -15,11 +15,11 @@ ROOT = Path(__file__).parents[1] / "orchestrator"
 LAYERS = [
     ["types"],
     ["errors"],
-    ["files", "seeds", "importing", "masking", "progress", "stores", "utilisation"],
+    ["files", "seeds", "importing", "masking", "progress", "stores", "utilisation", "start", "process"],
     ["config"],
     ["tracking", "tasks"],
     ["training"],
-    ["trial", "study", "preflight"],
+    ["trial", "ranks", "study", "preflight"],
     ["runners"],
     ["stages"],
     ["ensemble"],
@@ -61,7 +61,7 @@ DOORS = {
         "report.winner_charts",
     ],
     "pyarrow": ["report.logbook", "stores"],
-    "torch": ["tasks", "training", "trial", "preflight", "ensemble"],
+    "torch": ["tasks", "training", "trial", "ranks", "preflight", "ensemble"],
     "pydantic": ["config"],
 }
 

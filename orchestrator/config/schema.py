@@ -25,6 +25,7 @@ from orchestrator.config.hyperparameters import (
     ScheduleConfig,
 )
 from orchestrator.config.preflight import PreflightConfig
+from orchestrator.config.ranks import check_ranks
 from orchestrator.config.space import RangeConfig, SpaceConfig
 from orchestrator.types import Value
 
@@ -221,7 +222,7 @@ class RunnerConfig:
     workers: int | None = Field(default=None, ge=1)
     """local, ray: trials at a time; null: as many as fit the CPUs (and on Ray the GPUs, if asked for)."""
     cpus_per_trial: int = Field(default=1, ge=1)
-    """CPU cores, and PyTorch threads, per trial."""
+    """CPU cores, and PyTorch threads, per trial; of all its ranks together (trainer.workers)."""
     gpus_per_trial: float = Field(default=0.0, ge=0.0)
     """GPUs per trial; 0.25 puts four trials on a card."""
     address: str | None = None
@@ -262,6 +263,9 @@ class TrainerConfig:
     """auto: the GPU if the trial was given one."""
     amp: bool = True
     """Automatic mixed precision on a GPU; without effect on the CPU."""
+    workers: int = Field(default=1, ge=1)
+    """Processes that train one trial together (data parallel): each takes a share of every batch and, of several
+    GPUs, one. The batch size is that of all together."""
     microbatch_size: int = Field(default=0, ge=0)
     """Examples per forward pass; gradients are accumulated to the batch size; 0: the whole batch."""
     eval_batch_size: int = Field(default=1024, ge=1)
@@ -373,6 +377,7 @@ class RunConfig:
             raise ValueError(f"stage={self.stage.name} is unknown; known: {', '.join(known)}")
         if self.deterministic and self.runner.name != "inline" and self.runner.workers is None:
             raise ValueError("deterministic=true needs runner.workers=N: the trials depend on the size of a round")
+        check_ranks(self.trainer.workers, self.runner.cpus_per_trial, self.runner.gpus_per_trial)
         for name in self.stages:
             if name in VERBS or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
                 raise ValueError(f"stages.{name}: a stage is named by letters, digits and . _ -, and is no verb")

@@ -80,8 +80,8 @@ class HalvingPruner:
     startup_trials: int
     patience: int = 0
     """At how many rungs in a row a trial may miss the cut before it is stopped there."""
-    _seen: dict[int, dict[int, float]] = field(default_factory=dict, compare=False, repr=False)
-    """Rung to the costs of ended trials there: those never change, and are many."""
+    _seen: dict[int, dict[int, tuple[TrialRecord, float]]] = field(default_factory=dict, compare=False, repr=False)
+    """Rung to the ended trials and their costs there: those never change, and are many."""
 
     def stops(self, record: TrialRecord, stage: Iterable[TrialRecord]) -> bool:
         """See :class:`Pruner`."""
@@ -93,16 +93,15 @@ class HalvingPruner:
 
     def _misses(self, epoch: int, record: TrialRecord, mates: Sequence[TrialRecord]) -> bool:
         """Whether ``record`` was not among the best 1/factor at this rung."""
-        seen = self._seen.setdefault(epoch, {})
-        costs = {}
+        seen, costs = self._seen.setdefault(epoch, {}), {}
         for mate in mates:
-            cost = seen.get(mate.number)
+            known = seen.get(mate.number)
+            cost = known[1] if known and known[0] is mate else cost_at(epoch, mate, self.direction)
             if cost is None:
-                cost = cost_at(epoch, mate, self.direction)
-                if cost is not None and mate.state.finished:
-                    seen[mate.number] = cost
-            if cost is not None:
-                costs[mate.number] = cost
+                continue
+            costs[mate.number] = cost
+            if mate.state.finished:
+                seen[mate.number] = mate, cost
         if len(costs) < self.startup_trials or record.number not in costs:
             return False
         survivors = max(1, len(costs) // self.reduction_factor)

@@ -303,3 +303,11 @@ def command(folder: Path, *words: str) -> str:
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
+
+
+def test_ranks_need_a_core_each_and_a_gpu_each_or_none() -> None:
+    with pytest.raises(ConfigError, match=r"trainer.workers=2 .* runner.cpus_per_trial=1: give at least 2"):
+        compose(["trainer.workers=2"])
+    with pytest.raises(ConfigError, match=r"runner.gpus_per_trial=0.5: give 2, one GPU each"):
+        compose(["trainer.workers=2", "runner.cpus_per_trial=2", "runner.gpus_per_trial=0.5"])
+    assert compose(["trainer.workers=2", "runner.cpus_per_trial=3", "runner.gpus_per_trial=2"]).trainer.workers == 2
