@@ -35,7 +35,7 @@ STRANGERS = [("tracking", "tasks"), ("trial", "study"), ("preflight", "study"), 
 DOORS = {
     "hydra": ["config.entry"],
     "omegaconf": ["config.entry", "config.compose"],
-    "ray": ["runners.ray", "runners.tune"],
+    "ray": ["runners.cluster", "runners.ray", "runners.tune"],
     "mlflow": ["tracking.mlflow", "tracking.mlflow_client", "tracking.mlflow_entities"],
     "optuna": ["study"],
     "scipy": [
