@@ -9,9 +9,9 @@ from torch import Tensor
 
 from orchestrator.config.hyperparameters import from_flat
 from orchestrator.ensemble.greedy import select_bagged
+from orchestrator.ensemble.record import Ensemble, Form, Member, digest_of, save_weights
 from orchestrator.ensemble.winner import calibration
 from orchestrator.errors import NoFeasibleTrialError
-from orchestrator.files import write_json
 from orchestrator.progress import table
 from orchestrator.seeds import derive_seed
 from orchestrator.stages.sweep import Sweep
@@ -21,8 +21,6 @@ from orchestrator.tracking.base import SWEEP, stage_key
 from orchestrator.training import checkpoint
 from orchestrator.training.loop import pick_device, predict
 from orchestrator.training.watch import class_dimension
-
-ENSEMBLE_FILE = "ensemble.json"
 
 
 @dataclass(frozen=True)
@@ -93,11 +91,30 @@ def run_ensemble(sweep: Sweep, stage: str) -> EnsembleResult:
         growth=_growth(sweep, candidates, members, [(validation, targets), (test, test_targets)]),
         calibration=_calibration({"single": validation[single], "ensemble": crossed}, targets),
     )
-    write_json(
-        sweep.folder / ENSEMBLE_FILE,
-        {"weights": result.weights, "validation": result.validation, "test": result.test, "single": result.single},
-    )
+    _record(sweep, candidates, members, result, (validation[0], targets)).save(sweep.folder)
     return result
+
+
+def _record(
+    sweep: Sweep,
+    candidates: Sequence[TrialRecord],
+    members: Mapping[int, float],
+    result: EnsembleResult,
+    sample: tuple[Tensor, Tensor],
+) -> Ensemble:
+    """What is kept for those who predict; ``sample``: predictions of one candidate, and the targets."""
+    found = []
+    for index in sorted(members, key=lambda index: (-members[index], index)):
+        record = candidates[index]
+        state = checkpoint.load(sweep.checkpoints.folder(record.number))["best"]["model"]
+        name = f"trial-{record.number}"
+        file = save_weights(sweep.folder, name, state)
+        model = from_flat(record.configuration).model
+        found.append(Member(name, record.number, members[index], model, file, digest_of(state)))
+    axis = class_dimension(*sample)
+    form: Form = "classes" if axis is not None else "labels" if sweep.task.multi_label else "values"
+    single = f"trial-{result.single}"
+    return Ensemble("bagged", tuple(found), None, form, axis or 1, single, objective=sweep.task.objective)
 
 
 def _growth(

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from orchestrator import compose
 from orchestrator.app.main import main
+from orchestrator.ensemble.record import load_ensemble
+from orchestrator.tasks.loading import load_once
+from orchestrator.tasks.tabular import BreastCancer
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["task=breast_cancer", "runner=inline", "tracking=none", "trainer.epochs=4", "sampler=random", "n_trials=3"]
@@ -110,12 +114,17 @@ def test_the_ensemble_stage_reports_single_and_ensemble_and_reads_test_once(
     assert "ensemble of" in output
     result = json.loads(Path("sweeps", NAME, "ensemble.json").read_text())
     assert sum(result["weights"].values()) == pytest.approx(1)
-    assert set(result["test"]) == {"single", "ensemble"}
     entry = ledger()["stages"]["ensemble"]
-    assert [step["trial"] for step in entry["growth"]] == [
-        float(number) for number in sorted(result["weights"], key=lambda n: -result["weights"][n])
-    ]
-    assert entry["growth"][-1]["test"] == pytest.approx(result["test"]["ensemble"]["loss"])
+    assert set(entry["test"]) == {"single", "ensemble"}
+    assert [f"trial-{step['trial']:.0f}" for step in entry["growth"]] == list(result["weights"])
+    assert entry["growth"][-1]["test"] == pytest.approx(entry["test"]["ensemble"]["loss"])
+    splits = load_once(compose(SMALL).task)[1]
+    inputs, targets = splits.test[:]
+    made, task = load_ensemble(Path("sweeps", NAME)), BreastCancer()
+    with torch.inference_mode():
+        each = [task.predictions(one.network(task, Path("sweeps", NAME))(inputs)) for one in made.members]
+    again = task.score(made.combine(each), targets)
+    assert again["loss"] == pytest.approx(entry["test"]["ensemble"]["loss"], abs=1e-6)
     kept = json.loads(Path("sweeps", NAME, "predictions.json").read_text())
     best = ledger()["stages"]["width"]["best_trial"]
     assert kept["trial"] == best
