@@ -2,23 +2,24 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from orchestrator.config.hyperparameters import from_flat
-from orchestrator.ensemble.stage import ENSEMBLE_FILE
+from orchestrator.ensemble.record import ENSEMBLE_FILE, load_ensemble
+from orchestrator.serving.combine import Form
 from orchestrator.serving.model import FORMAT, Description, Member, Network, read_description
 from orchestrator.serving.package import EXPORTED, MODEL, Parts, export, version_in, write_package
 from orchestrator.stages.sweep import WINNER_FILE, Sweep
-from orchestrator.tasks.base import Interface, Splits, Task
+from orchestrator.study.records import TrialRecord
+from orchestrator.tasks.base import Interface, Splits
 from orchestrator.tasks.loading import load_once
 from orchestrator.tracking.base import SWEEP, ModelEntry
 from orchestrator.training import checkpoint
-from orchestrator.types import Configuration
 
 MODELS = "models"
 """Folder of a sweep with a folder for each model."""
@@ -29,91 +30,104 @@ EXAMPLES = 5
 
 
 @dataclass(frozen=True)
-class _Ingredient:
-    origin: str
-    share: float
-    configuration: Configuration
-    state: Mapping[str, Tensor]
+class _Recipe:
+    """What a model is made of, before any weights are read."""
+
+    members: Sequence[Member]
+    states: Callable[[], list[Mapping[str, Tensor]]]
+    combined: tuple[float | None, Form, int] = (None, "values", 1)
 
 
 def ship(sweep: Sweep) -> None:
     """Write the models of the sweep that are not there yet, or have changed, and say what could not be exported.
 
-    The winner is written when it has a checkpoint; once the recipe's end has run, the ensemble too, and the
-    winner as a torch.export program.
+    The winner is written when it has a checkpoint; once there is an ensemble, that too, and the winner as a
+    torch.export program.
     """
+    last = (sweep.folder / ENSEMBLE_FILE).exists()
     best = sweep.best
     if best is not None and sweep.checkpoints.has(best.number):
-        _ship(sweep, "winner", {best.number: 1.0}, exported=(sweep.folder / ENSEMBLE_FILE).exists())
-    if (path := sweep.folder / ENSEMBLE_FILE).exists():
-        weights = json.loads(path.read_text(encoding="utf-8"))["weights"]
-        _ship(sweep, "ensemble", {int(number): share for number, share in weights.items()}, exported=False)
+        _ship(sweep, "winner", _winner(sweep, best), exported=last)
+    if last:
+        _ship(sweep, "ensemble", _ensemble(sweep), exported=False)
 
 
-def _ship(sweep: Sweep, name: str, shares: Mapping[int, float], *, exported: bool) -> None:
+def _winner(sweep: Sweep, best: TrialRecord) -> _Recipe:
+    member = Member(
+        origin=f"trial {best.number}",
+        share=1.0,
+        weights="0.pt",
+        model=from_flat(best.configuration).model,
+        configuration=best.configuration,
+    )
+    return _Recipe([member], lambda: [checkpoint.load(sweep.checkpoints.folder(best.number))["best"]["model"]])
+
+
+def _ensemble(sweep: Sweep) -> _Recipe:
+    ensemble = load_ensemble(sweep.folder)
+    members = [
+        Member(
+            origin=f"{member.name} ({member.digest})",
+            share=member.share,
+            weights=f"{index}.pt",
+            model=member.model,
+            configuration=sweep.study[member.trial].configuration,
+        )
+        for index, member in enumerate(ensemble.members)
+    ]
+    combined = (ensemble.temperature, ensemble.form, ensemble.class_axis)
+    return _Recipe(members, lambda: [member.state(sweep.folder) for member in ensemble.members], combined)
+
+
+def _ship(sweep: Sweep, name: str, recipe: _Recipe, *, exported: bool) -> None:
     folder = sweep.folder / MODELS / name
-    version = _version(sweep, shares)
-    if version_in(folder) == version and (not exported or (folder / EXPORTED).exists()):
-        return
-    if not all(sweep.checkpoints.has(number) for number in shares):
-        return
-    ingredients = [_ingredient(sweep, number, share) for number, share in shares.items()]
-    description, parts = _assemble(sweep, name, version, ingredients)
-    write_package(folder, description, parts)
-    if exported and (why := export(folder, description, parts)) is not None:
-        sweep.progress.say(f"{name}: torch.export does not take this network ({why}); the model itself is in {folder}")
+    # With the exported program it is another version: MLflow has the one without it already.
+    known = [FORMAT, sweep.ledger.sweep_id, [asdict(member) for member in recipe.members], recipe.combined, exported]
+    version = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
+    if version_in(folder) != version:
+        write_package(folder, *_assemble(sweep, name, version, recipe))
+    if exported and not (folder / EXPORTED).exists():
+        why = export(folder, *_assemble(sweep, name, version, recipe))
+        if why is not None:
+            sweep.progress.say(f"{name}: torch.export does not take it ({why}); the model itself is in {folder}")
 
 
-def _version(sweep: Sweep, shares: Mapping[int, float]) -> str:
-    known = json.dumps([FORMAT, sweep.ledger.sweep_id, sorted(shares.items())])
-    return hashlib.sha256(known.encode()).hexdigest()[:12]
-
-
-def _ingredient(sweep: Sweep, number: int, share: float) -> _Ingredient:
-    state = checkpoint.load(sweep.checkpoints.folder(number))["best"]["model"]
-    return _Ingredient(f"trial {number}", share, sweep.study[number].configuration, state)
-
-
-def _assemble(sweep: Sweep, name: str, version: str, ingredients: list[_Ingredient]) -> tuple[Description, Parts]:
+def _assemble(sweep: Sweep, name: str, version: str, recipe: _Recipe) -> tuple[Description, Parts]:
     task, splits = load_once(sweep.config.task)
     interface = task.interface() or Interface(_first_inputs(splits))
     networks: list[nn.Module] = []
-    for ingredient in ingredients:
-        network = task.model(**from_flat(ingredient.configuration).model)
-        network.load_state_dict(dict(ingredient.state))
+    for member, state in zip(recipe.members, recipe.states(), strict=True):
+        network = task.model(**member.model)
+        network.load_state_dict(dict(state))
         networks.append(network)
     parts = Parts(task, networks, interface.statistics, interface.example[:EXAMPLES].cpu().contiguous())
-    whole = Network(task, [(network, 1 / len(networks)) for network in networks], interface.statistics)
+    shares = [member.share for member in recipe.members]
+    whole = Network(task, list(zip(networks, shares, strict=True)), interface.statistics, recipe.combined)
     with torch.inference_mode():
         outputs = whole(parts.example)
-    members = [
-        Member(
-            origin=ingredient.origin,
-            share=ingredient.share,
-            weights=f"{index}.pt",
-            configuration=dict(ingredient.configuration),
-        )
-        for index, ingredient in enumerate(ingredients)
-    ]
-    return _described(sweep, name, version, members, interface, parts, outputs), parts
+    return _described(sweep, name, version, recipe, interface, parts, outputs), parts
 
 
 def _described(
-    sweep: Sweep, name: str, version: str, members: list[Member], interface: Interface, parts: Parts, outputs: Tensor
+    sweep: Sweep, name: str, version: str, recipe: _Recipe, interface: Interface, parts: Parts, outputs: Tensor
 ) -> Description:
     config = sweep.config.task
+    temperature, form, class_axis = recipe.combined
     return Description(
         name=name,
         version=version,
         sweep=sweep.name,
         task=config.target,
         args=dict(config.args),
-        members=members,
+        members=recipe.members,
         shape=list(parts.example.shape[1:]),
         dtype=str(parts.example.numpy().dtype),
         output_shape=list(outputs.shape[1:]),
         columns=list(interface.columns),
         outputs=list(interface.outputs),
+        temperature=temperature,
+        form=form,
+        class_axis=class_axis,
     )
 
 
@@ -121,8 +135,9 @@ def _first_inputs(splits: Splits) -> Tensor:
     return torch.stack([splits.train[index][0] for index in range(EXAMPLES)])
 
 
-def track_models(sweep: Sweep) -> None:
-    """Tell the tracker of the models that are there: it skips those that it has."""
+def track_models(sweep: Sweep) -> list[str]:
+    """Tell the tracker of the models that are there: it skips those that it has. Returns their names."""
+    found = []
     for name in NAMES:
         folder = sweep.folder / MODELS / name
         if version_in(folder) is None:
@@ -145,6 +160,8 @@ def track_models(sweep: Sweep) -> None:
             registered=f"{sweep.name}-{name}",
         )
         sweep.tracker.model(SWEEP, entry)
+        found.append(name)
+    return found
 
 
 def _configuration_files(sweep: Sweep, name: str) -> tuple[Path, ...]:

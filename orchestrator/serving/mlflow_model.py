@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from orchestrator.serving.model import Model
 
@@ -21,15 +21,22 @@ class ShippedModel(PythonModel):
         device = (context.model_config or {}).get("device", "cpu")
         self.model = Model.load(Path(context.artifacts["model"]), device)
 
-    def predict(self, context: PythonModelContext, model_input: Any, params: dict[str, Any] | None = None) -> Any:
-        """A DataFrame of named predictions for a DataFrame, an array for anything else."""
+    def predict(
+        self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
+    ) -> np.ndarray:
+        """A DataFrame of named predictions for a DataFrame, an array for an array.
+
+        (Of types that say that it may be either MLflow warns.)
+        """
+        given: Any = model_input
         description = self.model.description
-        if not hasattr(model_input, "columns"):
-            return self.model.predict(np.asarray(model_input))
-        rows = model_input[list(description.columns)] if description.columns else model_input
+        if not hasattr(given, "columns"):
+            return self.model.predict(np.asarray(given))
+        rows = given[list(description.columns)] if description.columns else given
         found = self.model.predict(rows.to_numpy().reshape(-1, *description.shape))
         names = list(description.outputs) if found.ndim == 2 and description.outputs else None
-        return type(model_input)(found.reshape(len(found), -1), index=model_input.index, columns=names)
+        table: np.ndarray = type(given)(found.reshape(len(found), -1), index=given.index, columns=names)
+        return table
 
 
 set_model(ShippedModel())

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from orchestrator.errors import ConfigError, StorageError
 from orchestrator.importing import build_target, one_line
+from orchestrator.serving.combine import Form, combine
 from orchestrator.tasks.base import Task
 from orchestrator.types import Value
 
@@ -37,8 +38,10 @@ class Member:
     """Its weight in the average of the members' predictions; the shares sum to 1."""
     weights: str
     """File of its state dict, in the model's folder."""
+    model: Mapping[str, Value]
+    """Keyword arguments of the task's ``model``."""
     configuration: Mapping[str, Value]
-    """All hyperparameters, by dotted name."""
+    """All hyperparameters of its training, by dotted name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +68,16 @@ class Description:
     """Names of a table's columns, in order; empty: the inputs are no table."""
     outputs: Sequence[str]
     """Names of what is predicted; empty: they have none."""
-    temperature: float = 1.0
-    """What the averaged probabilities' logarithms are divided by (Guo et al. 2017); 1: nothing."""
+    temperature: float | None = None
+    form: Form = "values"
+    class_axis: int = 1
+    """How the members' predictions become one: see :func:`~orchestrator.serving.combine.combine`."""
     format: int = FORMAT
+
+    @property
+    def combined(self) -> tuple[float | None, Form, int]:
+        """Temperature, form and class axis."""
+        return self.temperature, self.form, self.class_axis
 
     def plain(self) -> dict[str, Any]:
         """As nested plain values."""
@@ -82,13 +92,13 @@ class Network(nn.Module):
         task: Task,
         members: Sequence[tuple[nn.Module, float]],
         statistics: Mapping[str, Tensor],
-        temperature: float = 1.0,
+        combined: tuple[float | None, Form, int] = (None, "values", 1),
     ) -> None:
         super().__init__()
         self.task = task
         self.members = nn.ModuleList(network for network, _ in members)
         self.shares = [share for _, share in members]
-        self.temperature = temperature
+        self.combined = combined
         self._names = list(statistics)
         for name, value in statistics.items():
             self.register_buffer(f"statistics_{name}", value)
@@ -99,12 +109,7 @@ class Network(nn.Module):
         statistics = {name: getattr(self, f"statistics_{name}") for name in self._names}
         inputs = self.task.prepare(raw, statistics)
         parts = [self.task.predictions(network(inputs).float()) for network in self.members]
-        # A sum of products, in the ensemble stage's order: the same to the last bit.
-        total = parts[0] if len(parts) == 1 else torch.stack(
-            [part * share for part, share in zip(parts, self.shares, strict=True)]
-        ).sum(dim=0)  # fmt: skip
-        if self.temperature != 1.0:
-            total = (total.clamp_min(torch.finfo(total.dtype).tiny).log() / self.temperature).softmax(dim=1)
+        total = combine(parts, self.shares, *self.combined)
         return self.task.restore(total, statistics)
 
 
@@ -127,15 +132,10 @@ class Model:
         task = build_target(description.task, dict(description.args), "task._target_")
         members = []
         for member in description.members:
-            hyperparameters = {
-                name.removeprefix("model."): value
-                for name, value in member.configuration.items()
-                if name.startswith("model.")
-            }
-            network = task.model(**hyperparameters)
+            network = task.model(**member.model)
             network.load_state_dict(_tensors(folder / member.weights))
             members.append((network, member.share))
-        network = Network(task, members, _tensors(folder / STATISTICS), description.temperature)
+        network = Network(task, members, _tensors(folder / STATISTICS), description.combined)
         return cls(description, network.to(device))
 
     @torch.inference_mode()

@@ -86,7 +86,7 @@ def export(folder: Path, description: Description, parts: Parts) -> str | None:
     """
     members = [(network.cpu(), member.share) for network, member in
                zip(parts.networks, description.members, strict=True)]  # fmt: skip
-    network = Network(parts.task, members, parts.statistics, description.temperature)
+    network = Network(parts.task, members, parts.statistics, description.combined)
     # torch.export takes a single example for a fixed size.
     example = torch.cat([parts.example] * (3 if len(parts.example) == 1 else 1))
     path = folder / EXPORTED
