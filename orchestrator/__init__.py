@@ -2,8 +2,8 @@
 
 What a user's own task needs is here: :class:`Task`, :class:`ClassificationTask`,
 :class:`RegressionTask`, :class:`Splits`, :class:`Interface`, :class:`Direction`; :func:`run_preflight`,
-which checks it before anything is tuned; what tries settings out without training: :func:`compose`, :func:`simulate`; and the
-search by itself, for plain Optuna: :class:`StagedSampler`.
+which checks it before anything is tuned; what tries settings out without training: :func:`compose`,
+:func:`simulate`; and the search by itself, for plain Optuna: :class:`StagedSampler`.
 """
 
 from importlib import import_module

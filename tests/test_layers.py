@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1] / "orchestrator"
 LAYERS = [
     ["types"],
     ["errors"],
-    ["files", "seeds", "importing", "masking", "progress"],
+    ["files", "seeds", "importing", "masking", "progress", "stores", "utilisation"],
     ["config"],
     ["tracking", "tasks"],
     ["training", "serving"],
@@ -73,7 +73,7 @@ DOORS = {
         "report.winner_charts",
     ],
     "pandas": ["tracking.mlflow_models"],
-    "pyarrow": ["report.logbook"],
+    "pyarrow": ["report.logbook", "stores"],
     "torch": ["tasks", "serving", "training", "trial", "preflight", "ensemble"],
     "pydantic": ["config"],
 }

@@ -19,7 +19,6 @@ from orchestrator.study.records import TrialRecord
 from orchestrator.tasks.base import Interface, Splits
 from orchestrator.tasks.loading import load_once
 from orchestrator.tracking.base import SWEEP, ModelEntry
-from orchestrator.training import checkpoint
 
 MODELS = "models"
 """Folder of a sweep with a folder for each model."""
@@ -60,7 +59,7 @@ def _winner(sweep: Sweep, best: TrialRecord) -> _Recipe:
         model=from_flat(best.configuration).model,
         configuration=best.configuration,
     )
-    return _Recipe([member], lambda: [checkpoint.load(sweep.checkpoints.folder(best.number))["best"]["model"]])
+    return _Recipe([member], lambda: [sweep.checkpoints.load(best.number)["best"]["model"]])
 
 
 def _ensemble(sweep: Sweep) -> _Recipe:

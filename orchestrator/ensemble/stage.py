@@ -19,7 +19,6 @@ from orchestrator.stages.sweep import Sweep
 from orchestrator.study.records import TrialRecord, ranked
 from orchestrator.tasks.loading import load_once
 from orchestrator.tracking.base import SWEEP, stage_key
-from orchestrator.training import checkpoint
 from orchestrator.training.loop import pick_device, predict
 from orchestrator.training.watch import class_dimension
 
@@ -107,7 +106,7 @@ def _record(
     found = []
     for index in sorted(members, key=lambda index: (-members[index], index)):
         record = candidates[index]
-        state = checkpoint.load(sweep.checkpoints.folder(record.number))["best"]["model"]
+        state = sweep.checkpoints.load(record.number)["best"]["model"]
         name = f"trial-{record.number}"
         file = save_weights(sweep.folder, name, state)
         model = from_flat(record.configuration).model
@@ -198,7 +197,7 @@ def _predict(sweep: Sweep, records: list[TrialRecord], split: str) -> tuple[list
     targets = torch.empty(0)
     for record in records:
         model = task.model(**from_flat(record.configuration).model).to(device)
-        model.load_state_dict(checkpoint.load(sweep.checkpoints.folder(record.number))["best"]["model"])
+        model.load_state_dict(sweep.checkpoints.load(record.number)["best"]["model"])
         predictions, targets = predict(task, model, getattr(splits, split), sweep.config.trainer)
         found.append(predictions)
     return found, targets
