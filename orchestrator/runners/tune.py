@@ -108,8 +108,9 @@ class _Bridge:
         self._ends.setdefault(trial_id, outcome)
 
     def worked(self, trial_id: str, work: Work) -> None:
-        """Note what it cost to end the trial early."""
-        self._ends[trial_id] = replace(self._ends[trial_id], work=work)
+        """Note what it cost to end the trial early; without effect where the controller's error ended it."""
+        if trial_id in self._ends:
+            self._ends[trial_id] = replace(self._ends[trial_id], work=work)
 
     def tell(self, trial_id: str, outcome: Outcome) -> None:
         number = self._numbers.pop(trial_id, None)
@@ -151,7 +152,7 @@ class _AskTell(SearchAlgorithm):  # type: ignore[misc]
         return _Trial(spec, trial_id, self._resources)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        died = Outcome(End.FAILED, Reason.WORKER_DIED, "its worker process, or the node it was on, died")
+        died = Outcome(End.FAILED, Reason.WORKER_DIED, "its worker process or the node it was on died")
         self._bridge.tell(trial_id, (result or {}).get("outcome", died))
 
 
