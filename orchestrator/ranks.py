@@ -11,7 +11,6 @@ from orchestrator.training.team import join
 from orchestrator.trial import TrainingProgram, failure, named
 from orchestrator.types import Outcome, Reason, TrialSpec
 
-
 IN_STEP = (Reason.NON_FINITE, Reason.DIVERGED)
 """Ends of a trial that all ranks see in the same step."""
 

@@ -16,8 +16,8 @@ def check_ranks(ranks: int, cpus: int, gpus: float) -> None:
         return
     if cpus < ranks:
         raise ValueError(
-            f"trainer.workers={ranks} train a trial on runner.cpus_per_trial={cpus}: give at least {ranks}, the cores "
-            "of all of them"
+            f"trainer.workers={ranks} train a trial on runner.cpus_per_trial={cpus}: give at least {ranks}, the "
+            "cores of all of them"
         )
     if gpus and gpus != ranks:
         raise ValueError(

@@ -22,6 +22,7 @@ from orchestrator.config.hyperparameters import Hyperparameters
 from orchestrator.config.schema import TrainerConfig
 from orchestrator.errors import InfeasibleTrialError
 from orchestrator.seeds import derive_seed
+from orchestrator.stores import check_shared
 from orchestrator.tasks.base import Splits, Task
 from orchestrator.training import checkpoint
 from orchestrator.training.data import Batch, in_sequence, load, size, steps_per_epoch, training_order
@@ -313,7 +314,12 @@ def fit(
     The loop state is written every ``checkpoint_epochs``, at ``spec.save_at``, at the end, and when the
     iterator is closed early. A resumed trial first yields the checkpoint's own epoch again: the driver
     may have been killed after the checkpoint and before the report. Of several ranks this is the first one's part.
+
+    Raises:
+        StorageError: ``spec.directory`` is not where the driver has made room for it, or cannot be read or written.
     """
+    if spec.keep:
+        check_shared(spec.directory)
     loop = Loop(task, splits, hyperparameters, config, spec, group)
     restore(loop)
     saved = loop.epoch
