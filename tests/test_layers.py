@@ -74,7 +74,7 @@ DOORS = {
     ],
     "pandas": ["tracking.mlflow_models"],
     "pyarrow": ["report.logbook", "stores"],
-    "torch": ["tasks", "serving", "training", "trial", "ranks", "preflight", "ensemble"],
+    "torch": ["tasks", "serving", "training", "trial", "preflight", "ensemble"],
     "pydantic": ["config"],
 }
 
