@@ -103,7 +103,8 @@ def run_stages(plan: Plan, names: list[str]) -> None:
     Raises:
         OrchestratorError: see :mod:`orchestrator.errors`.
     """
-    if all(plan.config.stages[name].kind == "ensemble" for name in names) and not plan.exists:
+    needing = ("finalists", "ensemble")
+    if all(plan.config.stages[name].kind in needing for name in names) and not plan.exists:
         raise NoFeasibleTrialError(f"sweep {plan.name} has no trained checkpoint; run a search stage first")
     if not plan.exists:
         # Later MLflow may be away: trials go on without it.
@@ -127,7 +128,8 @@ def _run_tracked(sweep: Sweep, names: list[str]) -> None:
             for name in names:
                 if sweep.config.stages[name].kind == "preflight":
                     run_preflight_stage(sweep, name, stopping, again=names == [name])
-            _search(sweep, [name for name in names if sweep.config.stages[name].kind == "search"], stopping)
+            trained = ("search", "finalists")
+            _train(sweep, [name for name in names if sweep.config.stages[name].kind in trained], stopping)
             for name in names:
                 if sweep.config.stages[name].kind == "ensemble" and not stopping():
                     _ensemble(sweep, name)
@@ -151,7 +153,7 @@ def _run_tracked(sweep: Sweep, names: list[str]) -> None:
         sweep.tracker.close()
 
 
-def _search(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> None:
+def _train(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> None:
     if all(name in sweep.ledger.finished for name in names):
         for name in names:
             sweep.progress.say(f"[{name}] finished before; skipped")

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,11 +11,12 @@ from typing import Any
 from orchestrator.errors import ConfigError, StorageError
 from orchestrator.files import write_json
 from orchestrator.masking import masked
-from orchestrator.types import Value
+from orchestrator.study.records import TrialRecord, incumbent
+from orchestrator.types import Direction, Value
 
 FREE = (
     *("stage", "runner", "failure", "tracking", "n_trials", "timeout_s", "dry_run"),
-    *("stages", "recipe", "train", "audit", "sweep", "preflight", "logbook", "ui"),
+    *("stages", "recipe", "finalists", "train", "audit", "sweep", "preflight", "logbook", "ui"),
 )
 """Settings that may differ between commands of one sweep: they change what is done next, not what a
 trial means."""
@@ -87,6 +88,21 @@ class Verdict:
         if self.best_value is None or self.previous_value is None or self.noise is None:
             return False
         return self.improved and abs(self.best_value - self.previous_value) <= self.noise
+
+
+def best_of(
+    finished: Mapping[str, Mapping[str, Any]], records: Sequence[TrialRecord], direction: Direction
+) -> TrialRecord | None:
+    """The winner of a sweep: what the finalists made the best by mean over seeds, whatever a search finds with one;
+    before there are finalists, the incumbent of the search. None where there is none.
+
+    Args:
+        finished: ledger entries by stage.
+        records: every trial, in the order of their numbers.
+        direction: of the objective.
+    """
+    decided = [int(entry["best_trial"]) for entry in finished.values() if entry.get("winner") is not None]
+    return records[decided[-1]] if decided else incumbent(records, direction)
 
 
 class Ledger:

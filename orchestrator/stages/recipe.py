@@ -9,32 +9,39 @@ from collections.abc import Callable, Sequence
 
 from orchestrator.errors import StorageError
 from orchestrator.progress import duration
+from orchestrator.stages.finalists import FinalistsStage
 from orchestrator.stages.ledger import Verdict
 from orchestrator.stages.search import SearchStage
+from orchestrator.stages.standing import conclude
+from orchestrator.stages.standing import describe as describe_standing
 from orchestrator.stages.sweep import Sweep
 from orchestrator.stages.verdict import describe, judge
-from orchestrator.stages.visits import make_visits, varied
+from orchestrator.stages.visits import Visit, make_visits, varied
+from orchestrator.study.records import searched
 from orchestrator.types import Decision, EpochResult, Outcome, Reason, TrialSpec
 
 
 class StageSequence:
-    """The unfinished visits of the search stages ``names``; a :class:`~orchestrator.runners.base.Controller`."""
+    """The unfinished visits of the stages ``names``, searches first, then finalists; a
+    :class:`~orchestrator.runners.base.Controller`."""
 
     def __init__(self, sweep: Sweep, names: Sequence[str], stopping: Callable[[], bool], workers: int = 1) -> None:
         self._sweep = sweep
         self._stopping = stopping
         self._workers = workers
         asking = []
-        for name in names:
+        kinds = {name: sweep.config.stages[name].kind for name in names}
+        for name in (name for name in names if kinds[name] == "search"):
             if varied(sweep.space, sweep.config.stages[name]):
                 asking.append(name)
             elif name not in sweep.ledger.finished:
                 skip_stage(sweep, name)
         self._visits = make_visits(sweep.config, asking)
+        self._visits += [Visit(name) for name in names if kinds[name] == "finalists"]
         self._began, self._epochs_before = time.monotonic(), _paid(sweep)
         sweep.progress.whole = self._progress if len(self._visits) > 1 else None
         # Oldest first; only the last begins trials, those before it wait for theirs to end.
-        self._active: list[SearchStage] = []
+        self._active: list[SearchStage | FinalistsStage] = []
 
     def ask(self) -> TrialSpec | None:
         """See :class:`~orchestrator.runners.base.Controller`."""
@@ -70,7 +77,7 @@ class StageSequence:
         stage.tell(number, outcome)
         for other in self._active:
             if other is not stage:
-                other.policy.observe(self._sweep.study[number])
+                other.observe(self._sweep.study[number])
         while len(self._active) > 1 and not self._active[0].running and not self._stopping():
             self._finish(self._active[0])
 
@@ -85,14 +92,14 @@ class StageSequence:
         left = f", about {duration(took * (total - spent) / own)} left" if own > 0.02 * total and share < 1 else ""
         return f"sweep {share:.0%}{left}"
 
-    def _stage_of(self, number: int) -> SearchStage:
+    def _stage_of(self, number: int) -> SearchStage | FinalistsStage:
         return next(stage for stage in self._active if number in stage.begun)
 
-    def _may_overlap(self, stage: SearchStage) -> bool:
+    def _may_overlap(self, stage: SearchStage | FinalistsStage) -> bool:
         """Whether the next visit may begin while trials of this one run: in passes, so that no worker waits; but
         not before the last visit, whose budget is what the others have left."""
         passing = not stage.visit.alone and not self._sweep.config.deterministic
-        return passing and bool(self._visits) and self._visits[0].up_to is None
+        return passing and bool(self._visits) and not self._visits[0].alone and self._visits[0].up_to is None
 
     def _begin_next(self) -> bool:
         """Begin the next visit; False when there is none left."""
@@ -101,24 +108,34 @@ class StageSequence:
             if visit.key in self._sweep.ledger.finished:
                 self._sweep.progress.say(f"[{visit.key}] finished before; skipped")
                 continue
-            self._active.append(SearchStage(self._sweep, visit, self._workers))
+            if self._sweep.config.stages[visit.stage].kind == "finalists":
+                self._active.append(FinalistsStage(self._sweep, visit))
+            else:
+                self._active.append(SearchStage(self._sweep, visit, self._workers))
             return True
         return False
 
-    def _finish(self, stage: SearchStage) -> None:
-        verdict = judge(stage)
-        sweep = self._sweep
-        text = describe(sweep, verdict)
-        sweep.ledger.finish(stage.visit.key, verdict, text)
-        sweep.track_stage_end(stage.visit.key)
+    def _finish(self, stage: SearchStage | FinalistsStage) -> None:
+        sweep, key = self._sweep, stage.visit.key
+        if isinstance(stage, FinalistsStage):
+            standing = conclude(stage)
+            said = text = describe_standing(sweep, standing)
+            sweep.ledger.finish(key, standing, text)
+        else:
+            verdict = judge(stage)
+            text = describe(sweep, verdict)
+            sweep.ledger.finish(key, verdict, text)
+            brief = not stage.visit.alone and any(not visit.alone for visit in self._visits)
+            said = describe(sweep, verdict, brief=brief)
+        sweep.track_stage_end(key)
         sweep.write_winner()
-        brief = not stage.visit.alone and bool(self._visits)
-        sweep.progress.say(describe(sweep, verdict, brief=brief))
+        sweep.progress.say(said)
         self._active.remove(stage)
 
 
 def _paid(sweep: Sweep) -> int:
-    return sum(record.epochs_paid for record in sweep.study.records)
+    """What the search has cost."""
+    return sum(record.epochs_paid for record in searched(sweep.study.records))
 
 
 def skip_stage(sweep: Sweep, name: str) -> None:
