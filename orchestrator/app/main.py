@@ -16,6 +16,7 @@ from orchestrator.app.status import describe_status
 from orchestrator.app.train import train
 from orchestrator.app.ui import serve_ui
 from orchestrator.app.wiring import (
+    check_checkpoint_dir,
     check_tracking,
     code_version,
     make_program,
@@ -37,6 +38,7 @@ from orchestrator.progress import Progress, log_to, short, table
 from orchestrator.report.logbook import logbook
 from orchestrator.report.page import REPORT_FILE, Report, write_report
 from orchestrator.report.view import read_view, view_of
+from orchestrator.stages.ledger import describe_reads
 from orchestrator.stages.preflight import baselines, check_names, compare_with_baselines, run_preflight_stage
 from orchestrator.stages.recipe import StageSequence
 from orchestrator.stages.sweep import Plan, Sweep, make_plan, open_sweep, retrain_command
@@ -109,6 +111,7 @@ def run_stages(plan: Plan, names: list[str]) -> None:
     if not plan.exists:
         # Later MLflow may be away: trials go on without it.
         check_tracking(plan.config)
+        check_checkpoint_dir(plan.config)
     progress = Progress()
     with open_sweep(plan, progress) as sweep, log_to(sweep.folder / "orchestrator.log"):
         _note_command(sweep)
@@ -167,8 +170,14 @@ def _train(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> None
 
 
 def _ensemble(sweep: Sweep, name: str) -> None:
-    if name in sweep.ledger.finished:
-        sweep.progress.say(f"[{name}] finished before; skipped (the test split is read once)")
+    reader = sweep.ledger.test_reader
+    if reader is not None and not sweep.config.ensemble.read_test_again:
+        read = describe_reads(sweep.ledger.test_reads)
+        done = "finished before; skipped" if reader == name else "not run"
+        sweep.progress.say(
+            f"[{name}] {done}: the test split is read once, and was read by {reader} {read}; "
+            "ensemble.read_test_again=true reads it again"
+        )
         return
     result = run_ensemble(sweep, name)
     text = f"[{name}] verdict:\n{describe_ensemble(sweep, result)}"

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from orchestrator.progress import table
-from orchestrator.stages.ledger import Ledger, best_of
+from orchestrator.stages.ledger import Ledger, best_of, describe_reads
 from orchestrator.stages.sweep import LEDGER_FILE, STUDY_FILE, Plan
 from orchestrator.study.records import incumbent
 from orchestrator.study.storage import open_journal
@@ -40,6 +40,6 @@ def describe_status(plan: Plan) -> str:
         )
     if audited := ledger.finished.get("audit"):
         lines.append(audited["text"])
-    if ledger.test_read:
-        lines.append(f"the test split was read at {ledger.test_read}")
+    if ledger.test_reads:
+        lines.append(f"the test split was read {describe_reads(ledger.test_reads)}")
     return "\n".join(lines)

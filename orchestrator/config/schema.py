@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from orchestrator.config.audit import AuditConfig
+from orchestrator.config.ensemble import EnsembleConfig
 from orchestrator.config.errors import describe, suggest
 from orchestrator.config.failure import FailureConfig
 from orchestrator.config.finalists import FinalistsConfig
@@ -274,6 +275,9 @@ class TrainerConfig:
     """Epochs between checkpoints, beside those at rungs and at the end."""
     keep_checkpoints: int = Field(default=30, ge=1)
     """How many of the best finished trials keep their checkpoint."""
+    checkpoint_dir: str | None = Field(default=None, min_length=1)
+    """Where trials keep their checkpoints: a folder that all nodes share, or an object store (s3://BUCKET/PATH, gs://,
+    abfs://, hdfs://; credentials from the environment); null: in the sweep's folder."""
     disk_gb: float = Field(default=10.0, gt=0)
     """Most gigabytes of checkpoints a sweep keeps; the worst go first."""
 
@@ -353,6 +357,7 @@ class RunConfig:
     train: TrainConfig = TrainConfig()
     audit: AuditConfig = AuditConfig()
     finalists: FinalistsConfig = FinalistsConfig()
+    ensemble: EnsembleConfig = EnsembleConfig()
     logbook: LogbookConfig = LogbookConfig()
     ui: UiConfig = UiConfig()
     sweep: SweepConfig = SweepConfig()

@@ -19,7 +19,6 @@ from orchestrator.stages.sweep import WINNER_FILE, Sweep
 from orchestrator.study.records import TrialRecord
 from orchestrator.tasks.loading import load_once
 from orchestrator.tracking.base import SWEEP, DatasetEntry, ModelEntry
-from orchestrator.training import checkpoint
 from orchestrator.training.data import in_sequence, size
 from orchestrator.training.loop import pick_device, predict
 from orchestrator.training.watch import class_dimension, example_errors
@@ -49,7 +48,7 @@ def keep_predictions(sweep: Sweep) -> None:
     path = sweep.folder / PREDICTIONS_FILE
     if path.exists() and json.loads(path.read_text(encoding="utf-8"))["trial"] == best.number:
         return
-    state = checkpoint.load(sweep.checkpoints.folder(best.number))
+    state = sweep.checkpoints.load(best.number)
     predictions, targets = _predict(sweep, best, state)
     with replacing(sweep.folder / WEIGHTS_FILE) as aside:
         torch.save(state["best"]["model"], aside)

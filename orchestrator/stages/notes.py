@@ -169,7 +169,7 @@ def _ensemble_note(entry: Mapping[str, Any]) -> str:
     members = ", ".join(
         f"{link(trial_key(int(n)), f'trial {n}')} {share:.0%}" for n, share in entry["weights"].items()
     )
-    return f"{_table(rows)}\n\nMembers: {members}.\n\nThe test split was read here, once."
+    return f"{_table(rows)}\n\nMembers: {members}.\n\nThe test split was read here."
 
 
 def _finalists_note(entry: Mapping[str, Any], objective: str) -> str:

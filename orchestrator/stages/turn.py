@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 from orchestrator.stages.sweep import Sweep
 from orchestrator.stages.visits import Visit
@@ -69,23 +68,20 @@ class StageTurn:
         self._begun[record.number] = time.monotonic()
         self.sweep.track_trial(record, self._named)
         self._show()
-        failure = self.sweep.config.failure
+        failure, store = self.sweep.config.failure, self.sweep.checkpoints
         return TrialSpec(
             number=record.number,
             stage=self.visit.key,
             configuration=record.configuration,
             seed=record.seed,
             epochs=record.epochs,
-            directory=self._folder(record.number),
+            directory=store.location(record.number),
             save_at=tuple(save_at),
-            resume_from=None if record.parent is None else self._folder(record.parent),
+            resume_from=None if record.parent is None else store.location(record.parent),
             timeout_s=failure.trial_timeout_s,
             heartbeat_s=failure.heartbeat_s,
             schedule_epochs=record.schedule_epochs,
         )
-
-    def _folder(self, number: int) -> Path:
-        return self.sweep.checkpoints.folder(number)
 
     def _note(self, number: int, result: EpochResult) -> TrialRecord:
         """Take in an epoch of a trial."""

@@ -164,6 +164,17 @@ def test_epochs_after_a_checkpoint_are_charged_only_once() -> None:
     assert sampler.epochs_paid(study) == {t.number: len(t.intermediate_values) for t in study.trials}
 
 
+def test_the_start_is_tried_once_and_by_the_first_trial_however_long_it_takes() -> None:
+    study = make_study(start={"lr": 0.01, "width": 64, "kind": None})
+    first, second = study.ask(), study.ask()
+    # The second is faster: with its end the search space is known, while the first has not asked for anything.
+    assert suggested(second) != {"lr": 0.01, "width": 64, "kind": None}
+    study.tell(second, 1.0)
+    others = [suggested(study.ask()) for _ in range(10)]
+    assert suggested(first) == {"lr": 0.01, "width": 64, "kind": None}
+    assert suggested(first) not in others
+
+
 def test_many_threads_share_it() -> None:
     barrier = threading.Barrier(4, timeout=60)
 

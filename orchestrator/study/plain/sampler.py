@@ -138,17 +138,11 @@ class StagedSampler(BaseSampler):
             known = study.get_trials(deepcopy=False)[plan.parent].params
             if param_name in known:
                 return known[param_name]
-        elif self._is_start(study, trial, plan):
+        elif plan is not None and plan.is_start:
             only = PlainSpace({param_name: param_distribution}, self._settings.start or {})
             return only.params(only.base)[param_name]
         seed = derive_seed(self._settings.seed, "independent", trial.number, param_name)
         return RandomSampler(seed).sample_independent(study, trial, param_name, param_distribution)
-
-    def _is_start(self, study: Study, trial: FrozenTrial, plan: Plan | None) -> bool:
-        if self._settings.start is None or plan is None or not plan.opening:
-            return False
-        with self._lock:
-            return trial.number <= min(self._searching(study).trials.plans, default=trial.number)
 
     def _prunes(self, study: Study, trial: FrozenTrial) -> bool:
         plan, settings = Plan.of(trial), self._settings

@@ -66,7 +66,10 @@ class PlainSearch:
         self._sync()
         enqueued: Mapping[str, Any] | None = trial.system_attrs.get("fixed_params")
         if not self.trials.space.distributions:
-            return Plan(visit=OPENING if enqueued is None else None, opening=enqueued is None)
+            if enqueued is not None:
+                return Plan(visit=None)
+            is_start = self._settings.start is not None and self.trials.is_first(trial)
+            return Plan(visit=OPENING, opening=True, is_start=is_start)
         visit, opening, proposal = self._next(trial.number)
         if enqueued is not None:
             space = self.trials.space
@@ -203,10 +206,11 @@ class PlainSearch:
     def _points(self) -> tuple[int, list[Configuration]]:
         space = self.trials.space
         seed = derive_seed(self._settings.seed, "sobol")
-        start = [] if self._settings.start is None else [space.base]
+        has_start = self._settings.start is not None
+        start = [space.base] if has_start and not self.trials.start_runs else []
         # More than are tried: instead of those that would fail.
         points = sobol(space.space, space.base, list(space.distributions), 4 * _SOBOL, seed)
-        return len(start) + _SOBOL, [*start, *points]
+        return has_start + _SOBOL, [*start, *points]
 
     def _line(self, own: Sequence[int]) -> list[Configuration]:
         """Values of the first hyperparameter, evenly over its range, at the best of the points before."""

@@ -33,6 +33,8 @@ class Plan:
     """Who pays for it; None for a configuration that the user enqueued."""
     opening: bool = False
     """Whether it is one of the first, which stop at the first rung."""
+    is_start: bool = False
+    """Whether it takes what it asks for from ``start``, the search space being unknown."""
     values: Mapping[str, Value] | None = None
     """The advisor's configuration; None while the search space is unknown."""
     parent: int | None = None
@@ -136,6 +138,19 @@ class PlainTrials:
                 self.names |= set(trial.distributions)
         return None if fresh else changed
 
+    @property
+    def start_runs(self) -> bool:
+        """Whether a trial that takes its parameters from ``start`` has not ended."""
+        return any(plan.is_start and number not in self._settled for number, plan in self.plans.items())
+
+    def is_first(self, trial: FrozenTrial) -> bool:
+        """Whether ``trial`` is the first that the search decides about, of all processes: none before it has a
+        plan, or will get one."""
+        return not any(
+            other.number < trial.number and (Plan.of(other) is not None or _is_undecided(other))
+            for other in self.study.get_trials(deepcopy=False)
+        )
+
     def _update_space(self) -> bool:
         """Whether the search space is another than before."""
         if self._given is not None:
@@ -216,6 +231,10 @@ class PlainTrials:
         if trial.state is OptunaState.COMPLETE and trial.value is not None:
             curve[self._epochs] = trial.value
         return curve
+
+
+def _is_undecided(trial: FrozenTrial) -> bool:
+    return trial.state is OptunaState.RUNNING and "fixed_params" not in trial.system_attrs
 
 
 def _state(trial: FrozenTrial, own: Mapping[int, float]) -> TrialState:
