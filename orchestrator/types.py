@@ -119,6 +119,16 @@ class TrialSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """What an answer of a worker cost, by the worker's own clock."""
+
+    seconds: float
+    """Since it was asked."""
+    fresh: bool = False
+    """Whether it is the first answer of a new worker."""
+
+
+@dataclass(frozen=True, slots=True)
 class EpochResult:
     """What a trial reports after each epoch."""
 
@@ -128,6 +138,8 @@ class EpochResult:
     """The objective on the validation split after this epoch."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Everything measured, by name (``train/loss``, ``val/accuracy``, ``seconds``)."""
+    work: Work | None = field(default=None, compare=False)
+    """Filled in by the runner; None: unknown."""
 
 
 class End(StrEnum):
@@ -147,6 +159,8 @@ class Outcome:
     reason: Reason | None = None
     detail: str = ""
     """For FAILED: one line, then the traceback."""
+    work: Work | None = field(default=None, compare=False)
+    """Filled in by the runner: what the answer with which it ended cost; None: unknown."""
 
 
 class TrialProgram(Protocol):

@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -27,9 +28,10 @@ from orchestrator.app.wiring import (
 from orchestrator.config.compose import to_plain, to_yaml
 from orchestrator.config.entry import run_command, use_words
 from orchestrator.config.schema import RunConfig, SweepConfig
+from orchestrator.ensemble.ship import MODELS, ship, track_models
 from orchestrator.ensemble.stage import describe as describe_ensemble
 from orchestrator.ensemble.stage import run_ensemble
-from orchestrator.ensemble.winner import files, keep_predictions, track_winner
+from orchestrator.ensemble.winner import files, keep_predictions, track_data
 from orchestrator.errors import InterruptedSweepError, NoFeasibleTrialError, OrchestratorError, StorageError
 from orchestrator.files import is_storage_trouble, storage_trouble, write_text
 from orchestrator.masking import Masking, mask, mask_addresses, masked
@@ -45,6 +47,8 @@ from orchestrator.stages.sweep import Plan, Sweep, make_plan, open_sweep, retrai
 from orchestrator.stages.visits import stage_of
 from orchestrator.study.storage import quiet_optuna
 from orchestrator.tracking.base import SWEEP, stage_key
+from orchestrator.utilisation import Utilisation, added, shares
+from orchestrator.utilisation import describe as describe_usage
 
 _MASKING = Masking()
 
@@ -125,6 +129,7 @@ def _run_tracked(sweep: Sweep, names: list[str]) -> None:
     if (report := sweep.folder / REPORT_FILE).exists():
         # MLflow may have been away when it was written.
         sweep.tracker.file(SWEEP, "report", report)
+    track_models(sweep)
     status = "KILLED"
     try:
         with graceful_interrupt() as stopping:
@@ -147,11 +152,14 @@ def _run_tracked(sweep: Sweep, names: list[str]) -> None:
         raise
     finally:
         if sweep.ledger.finished != finished:
+            _ship(sweep)
             _report(sweep)
         best = sweep.best
         metrics = {"best": best.value} if best is not None and best.value is not None else {}
         for name, scores in baselines(sweep).items():
             metrics |= {f"baseline/{name}/{score}": value for score, value in scores.items()}
+        workers = [worker for command in sweep.ledger.usage for worker in command["workers"]]
+        metrics |= {f"workers/{use}": share for use, share in shares(added(workers)).items()}
         sweep.tracker.end(SWEEP, status, metrics, {})
         sweep.tracker.close()
 
@@ -161,9 +169,16 @@ def _train(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> None
         for name in names:
             sweep.progress.say(f"[{name}] finished before; skipped")
         return
+    began = time.monotonic()
     runner = make_runner(sweep.config.runner)
     try:
-        runner.run(make_program(sweep.config), StageSequence(sweep, names, stopping, runner.workers))
+        usage = Utilisation(runner.workers, began=began)
+        stages = StageSequence(sweep, names, stopping, runner.workers, usage)
+        try:
+            runner.run(make_program(sweep.config), stages)
+        finally:
+            stages.note_usage()
+        sweep.progress.say(describe_usage(usage.workers, usage.seconds))
     finally:
         runner.close()
         sweep.checkpoints.tidy(sweep.study.records)
@@ -186,11 +201,26 @@ def _ensemble(sweep: Sweep, name: str) -> None:
     sweep.progress.say(text)
 
 
+def _ship(sweep: Sweep) -> None:
+    """Make the models to ship; a failure to do so must not hide how the command ended."""
+    try:
+        ship(sweep)
+        if names := track_models(sweep):
+            registered = f"; in MLflow: models:/{sweep.name}-{names[-1]}/latest"
+            where = registered if sweep.config.tracking.name == "mlflow" else ""
+            sweep.progress.say(f"to ship: {' and '.join(names)} in {sweep.folder / MODELS}{where}")
+    except Exception as error:
+        logging.getLogger("orchestrator.files").exception("a model to ship could not be made")
+        sweep.progress.say(
+            f"a model to ship could not be made ({type(error).__name__}: {error}); the log has the traceback"
+        )
+
+
 def _report(sweep: Sweep) -> None:
     """Write the report, and say where; a failure to do so must not hide how the command ended."""
     try:
         keep_predictions(sweep)
-        track_winner(sweep)
+        track_data(sweep)
         report = write_report(view_of(sweep))
     except Exception as error:
         logging.getLogger("orchestrator.files").exception("the report could not be written")

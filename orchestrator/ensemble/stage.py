@@ -9,11 +9,12 @@ from torch import Tensor
 
 from orchestrator.config.hyperparameters import from_flat
 from orchestrator.ensemble.greedy import select_bagged
-from orchestrator.ensemble.record import Ensemble, Form, Member, digest_of, save_weights
+from orchestrator.ensemble.record import Ensemble, Member, digest_of, save_weights
 from orchestrator.ensemble.winner import calibration
 from orchestrator.errors import NoFeasibleTrialError
 from orchestrator.progress import table
 from orchestrator.seeds import derive_seed
+from orchestrator.serving.combine import Form
 from orchestrator.stages.sweep import Sweep
 from orchestrator.study.records import TrialRecord, ranked
 from orchestrator.tasks.loading import load_once

@@ -14,6 +14,7 @@ from orchestrator.report.pictures import Pictures
 from orchestrator.report.view import FINALIST, FINISHED, INFEASIBLE, REPEATS, RUNNING, STOPPED, SweepView
 from orchestrator.stages.notes import finalist_rows
 from orchestrator.stages.sweep import retrain_command
+from orchestrator.utilisation import Use, describe, shares
 
 _PICTURE_BYTES = 1_500_000
 """Pictures of the preflight beyond this size stay in the sweep's folder."""
@@ -172,7 +173,21 @@ def cost(view: SweepView, pictures: Pictures) -> str:
         if (audit := entry.get("audit"))
     ]
     audited = "<h3>Audit of early stopping</h3>" + bullets(audits) if audits else ""
-    return f'<div class="bar">{bar}</div><p>{keys}</p>{table(rows)}{paragraph(told)}{audited}'
+    used_up = _workers(view)
+    return f'<div class="bar">{bar}</div><p>{keys}</p>{table(rows)}{paragraph(told)}{used_up}{audited}'
+
+
+def _workers(view: SweepView) -> str:
+    """What the workers' time went into: each command in a line, each worker in a row; empty where it is unknown."""
+    if not view.usage:
+        return ""
+    lines = [f"{command['began']}: {describe(command['workers'], command['seconds'])}" for command in view.usage]
+    rows: list[Sequence[object]] = [["began", "worker", "seconds", *(str(use).replace("_", "-") for use in Use)]]
+    for command in view.usage:
+        for number, spent in enumerate(command["workers"]):
+            rows.append([command["began"], number, f"{sum(spent.values()):.0f}",
+                         *(f"{share:.1%}" for share in shares(spent).values())])  # fmt: skip
+    return "<h3>What the workers did</h3>" + bullets(lines) + details("Each worker", table(rows))
 
 
 def preflight(view: SweepView, pictures: Pictures) -> str:

@@ -84,6 +84,8 @@ class SweepView:
     finished: Mapping[str, Mapping[str, Any]]
     """Ledger entry of each finished visit."""
     test_reads: Sequence[Reading] = ()
+    usage: Sequence[Mapping[str, Any]] = ()
+    """What the workers' time went into, by command; see :attr:`orchestrator.stages.ledger.Ledger.usage`."""
 
     @property
     def epochs(self) -> int:
@@ -191,6 +193,7 @@ def view_of(sweep: Sweep) -> SweepView:
         records=sweep.study.records,
         finished=sweep.ledger.finished,
         test_reads=sweep.ledger.test_reads,
+        usage=sweep.ledger.usage,
     )
 
 
@@ -220,6 +223,7 @@ def read_view(plan: Plan) -> SweepView:
         records=study.records,
         finished=ledger.finished,
         test_reads=ledger.test_reads,
+        usage=ledger.usage,
     )
 
 

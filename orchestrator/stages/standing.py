@@ -73,6 +73,8 @@ class Standing:
     seconds: float = 0.0
     remarks: Sequence[str] = ()
     """How sure the winner is, and how lucky the search was, in words."""
+    usage: Mapping[str, float] = field(default_factory=dict)
+    """What the workers' time went into, as shares."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """For the tracker."""
 

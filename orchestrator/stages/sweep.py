@@ -232,6 +232,7 @@ class Sweep:
             for who, scores in result.get(split, {}).items():
                 metrics |= {f"{split}/{who}/{score}": value for score, value in scores.items()}
         metrics |= result.get("metrics", {})
+        metrics |= {f"workers/{use}": share for use, share in result.get("usage", {}).items()}
         for path in result.get("files", []):
             self.tracker.file(stage_key(stage), stage, self.folder / path)
         tags = {NOTE: notes.stage_note(result, self.task.objective), **result.get("tags", {})}
