@@ -122,8 +122,8 @@ def finalists(view: SweepView, pictures: Pictures) -> str:
             f"The best {len(entry['finalists'])} configurations of the search, trained again for {entry['budget']} "
             f"epochs and more while they improved, with the same {len(entry['seeds'])} fresh seeds. "
             + (
-                f"The configuration of trial {won} has the best mean; trial {entry['best_trial']}, its best seed, is "
-                "the winner of the sweep."
+                f"The configuration of trial {won} has the best mean; trial {entry['best_trial']}, its best fresh "
+                "seed, is the winner of the sweep."
                 if won is not None
                 else "None was through: the search's best stays."
             )

@@ -196,8 +196,10 @@ class FinalistsStage(StageTurn):
         return super()._end_of(number, outcome)
 
     def trainings(self, finalist: TrialRecord) -> list[TrialRecord]:
-        """Its complete trainings of this stage, the best by validation first."""
-        own = [record for record in self.records if record.repeats == finalist.number]
+        """Its complete trainings with fresh seeds, the best by validation first."""
+        own = [
+            record for record in self.records if record.repeats == finalist.number and record.seed != finalist.seed
+        ]
         return list(ranked(own, self.sweep.direction))
 
     def _kept(self) -> Collection[int]:

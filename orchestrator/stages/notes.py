@@ -179,7 +179,7 @@ def _finalists_note(entry: Mapping[str, Any], objective: str) -> str:
     best = link(trial_key(entry["best_trial"]), f"trial {entry['best_trial']}")
     parts = [
         f"**The configuration of {won} wins with {objective} {with_spread(entry['mean'], entry['spread'])} over "
-        f"fresh seeds.** Its best seed is {best} with {entry['best_value']:.4g}.",
+        f"fresh seeds.** Its best fresh seed is {best} with {entry['best_value']:.4g}.",
         _table(finalist_rows(entry)),
         *(f"{line[0].upper()}{line[1:]}." for line in entry["remarks"]),
     ]

@@ -56,7 +56,8 @@ class Standing:
     paired: Paired | None
     """Winner against runner-up, on seeds that both have; None without a runner-up."""
     best_trial: int | None
-    """The training of the winner's configuration with the best validation value: what is retrained and shipped."""
+    """The training of the winner's configuration with the fresh seed that is best on validation: what is retrained
+    and shipped. The search's own seed is left out: it was chosen by validation among all of the search."""
     best_value: float | None
     previous_trial: int | None
     previous_value: float | None
@@ -177,7 +178,7 @@ def describe(sweep: Sweep, standing: Standing) -> str:
     else:
         lines.append(
             f"  winner: the configuration of trial {standing.winner} with {sweep.task.objective} "
-            f"{with_spread(standing.mean, standing.spread)}; its best seed, trial {standing.best_trial}, has "
+            f"{with_spread(standing.mean, standing.spread)}; its best fresh seed, trial {standing.best_trial}, has "
             f"{standing.best_value:.4g}"
         )
     lines.append(table(finalist_rows(asdict(standing))))

@@ -164,7 +164,9 @@ def test_the_finalists_winner_is_the_sweeps_best_everywhere_and_is_trained_again
     assert json.loads(Path("sweeps", NAME, "predictions.json").read_text())["trial"] == best
     assert ledger()["stages"]["ensemble"]["single"] == best
     page = Path("sweeps", NAME, "report.html").read_text()
-    assert f"The configuration of trial {entry['winner']} has the best mean; trial {best}, its best seed" in page
+    assert (
+        f"The configuration of trial {entry['winner']} has the best mean; trial {best}, its best fresh seed" in page
+    )
     assert "winner&#x27;s curse" in page.lower()
     assert main(["stage=status", *words]) == 0
     output = capsys.readouterr().out
