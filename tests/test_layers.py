@@ -73,7 +73,7 @@ DOORS = {
         "report.winner_charts",
     ],
     "pandas": ["tracking.mlflow_models"],
-    "pyarrow": ["report.logbook", "stores"],
+    "pyarrow": ["report.logbook", "serving.files", "stores"],
     "torch": ["tasks", "serving", "training", "trial", "preflight", "ensemble"],
     "pydantic": ["config"],
 }

@@ -13,6 +13,7 @@ from types import FrameType
 
 from orchestrator.app.audit import audit
 from orchestrator.app.plan import describe_plan, stages_of, try_task
+from orchestrator.app.predict import predict
 from orchestrator.app.status import describe_status
 from orchestrator.app.train import train
 from orchestrator.app.ui import serve_ui
@@ -76,6 +77,9 @@ def main(words: list[str] | None = None) -> int:
 def _dispatch(config: RunConfig) -> int:
     if config.preflight.list:
         print(overview())
+        return 0
+    if config.stage.name == "predict":
+        print(predict(config))
         return 0
     plan = make_plan(config)
     stages = stages_of(config)

@@ -24,6 +24,7 @@ from orchestrator.config.hyperparameters import (
     OptimizerConfig,
     ScheduleConfig,
 )
+from orchestrator.config.predict import PredictConfig
 from orchestrator.config.preflight import PreflightConfig
 from orchestrator.config.space import RangeConfig, SpaceConfig
 from orchestrator.types import Value
@@ -36,7 +37,7 @@ _TYPED: Mapping[str, type] = {
 }
 """The families whose hyperparameters are known here; those of ``model`` are the task's."""
 
-VERBS = ("all", "audit", "status", "train", "report", "logbook", "ui")
+VERBS = ("all", "audit", "status", "train", "predict", "report", "logbook", "ui")
 """What ``stage=`` takes beside the stages of the recipe."""
 
 
@@ -323,7 +324,7 @@ class StageChoice:
     """Which stage or verb the command runs."""
 
     name: str
-    """A stage of the recipe, or all, audit, status, train, report, logbook, ui."""
+    """A stage of the recipe, or all, audit, status, train, predict, report, logbook, ui."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -351,6 +352,7 @@ class RunConfig:
     trainer: TrainerConfig = TrainerConfig()
     train: TrainConfig = TrainConfig()
     audit: AuditConfig = AuditConfig()
+    predict: PredictConfig = PredictConfig()
     logbook: LogbookConfig = LogbookConfig()
     ui: UiConfig = UiConfig()
     sweep: SweepConfig = SweepConfig()
