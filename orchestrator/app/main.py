@@ -19,6 +19,7 @@ from orchestrator.app.train import train
 from orchestrator.app.ui import serve_ui
 from orchestrator.app.wiring import (
     check_checkpoint_dir,
+    check_sweep_dir,
     check_tracking,
     code_version,
     make_program,
@@ -118,6 +119,7 @@ def run_stages(plan: Plan, names: list[str]) -> None:
         # Later MLflow may be away: trials go on without it.
         check_tracking(plan.config)
         check_checkpoint_dir(plan.config)
+    check_sweep_dir(plan)
     progress = Progress()
     with open_sweep(plan, progress) as sweep, log_to(sweep.folder / "orchestrator.log"):
         _note_command(sweep)
@@ -171,7 +173,7 @@ def _search(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> Non
             sweep.progress.say(f"[{name}] finished before; skipped")
         return
     began = time.monotonic()
-    runner = make_runner(sweep.config.runner)
+    runner = make_runner(sweep.config)
     try:
         usage = Utilisation(runner.workers, began=began)
         stages = StageSequence(sweep, names, stopping, runner.workers, usage)
