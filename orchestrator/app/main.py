@@ -13,11 +13,13 @@ from types import FrameType
 
 from orchestrator.app.audit import audit
 from orchestrator.app.plan import describe_plan, stages_of, try_task
+from orchestrator.app.predict import predict
 from orchestrator.app.status import describe_status
 from orchestrator.app.train import train
 from orchestrator.app.ui import serve_ui
 from orchestrator.app.wiring import (
     check_checkpoint_dir,
+    check_sweep_dir,
     check_tracking,
     code_version,
     make_program,
@@ -78,6 +80,9 @@ def _dispatch(config: RunConfig) -> int:
     if config.preflight.list:
         print(overview())
         return 0
+    if config.stage.name == "predict":
+        print(predict(config))
+        return 0
     plan = make_plan(config)
     stages = stages_of(config)
     check_names(config.preflight)
@@ -116,6 +121,7 @@ def run_stages(plan: Plan, names: list[str]) -> None:
         # Later MLflow may be away: trials go on without it.
         check_tracking(plan.config)
         check_checkpoint_dir(plan.config)
+    check_sweep_dir(plan)
     progress = Progress()
     with open_sweep(plan, progress) as sweep, log_to(sweep.folder / "orchestrator.log"):
         _note_command(sweep)
@@ -170,7 +176,7 @@ def _train(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> None
             sweep.progress.say(f"[{name}] finished before; skipped")
         return
     began = time.monotonic()
-    runner = make_runner(sweep.config.runner)
+    runner = make_runner(sweep.config)
     try:
         usage = Utilisation(runner.workers, began=began)
         stages = StageSequence(sweep, names, stopping, runner.workers, usage)

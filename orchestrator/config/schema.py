@@ -26,7 +26,9 @@ from orchestrator.config.hyperparameters import (
     OptimizerConfig,
     ScheduleConfig,
 )
+from orchestrator.config.predict import PredictConfig
 from orchestrator.config.preflight import PreflightConfig
+from orchestrator.config.runner import RunnerConfig
 from orchestrator.config.space import RangeConfig, SpaceConfig
 from orchestrator.types import Value
 
@@ -38,7 +40,7 @@ _TYPED: Mapping[str, type] = {
 }
 """The families whose hyperparameters are known here; those of ``model`` are the task's."""
 
-VERBS = ("all", "audit", "status", "train", "report", "logbook", "ui")
+VERBS = ("all", "audit", "status", "train", "predict", "report", "logbook", "ui")
 """What ``stage=`` takes beside the stages of the recipe."""
 
 
@@ -216,30 +218,6 @@ class PrunerConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class RunnerConfig:
-    """Where trials run."""
-
-    name: Literal["local", "inline", "ray"] = "ray"
-    """In worker processes on this machine; in the command's own process, one by one; on Ray."""
-    workers: int | None = Field(default=None, ge=1)
-    """local, ray: trials at a time; null: as many as fit the CPUs (and on Ray the GPUs, if asked for)."""
-    cpus_per_trial: int = Field(default=1, ge=1)
-    """CPU cores, and PyTorch threads, per trial."""
-    gpus_per_trial: float = Field(default=0.0, ge=0.0)
-    """GPUs per trial; 0.25 puts four trials on a card."""
-    address: str | None = None
-    """Ray cluster to join (auto, HOST:PORT); null: start a private one on this machine."""
-
-    @model_validator(mode="after")
-    def _sound(self) -> Self:
-        if self.address is not None and self.address.startswith("ray://"):
-            raise ValueError(f"address={self.address}: Ray Client is not supported; run on a node with address=auto")
-        if self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
-            raise ValueError(f"gpus_per_trial={self.gpus_per_trial} must be below 1 or whole")
-        return self
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrackingConfig:
     """Where results are written for review."""
 
@@ -328,7 +306,7 @@ class StageChoice:
     """Which stage or verb the command runs."""
 
     name: str
-    """A stage of the recipe, or all, audit, status, train, report, logbook, ui."""
+    """A stage of the recipe, or all, audit, status, train, predict, report, logbook, ui."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -358,6 +336,7 @@ class RunConfig:
     audit: AuditConfig = AuditConfig()
     finalists: FinalistsConfig = FinalistsConfig()
     ensemble: EnsembleConfig = EnsembleConfig()
+    predict: PredictConfig = PredictConfig()
     logbook: LogbookConfig = LogbookConfig()
     ui: UiConfig = UiConfig()
     sweep: SweepConfig = SweepConfig()

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from orchestrator.stores import below, store_at
+from orchestrator.stores import below, make, store_at
 from orchestrator.study.records import TrialRecord, ranked
 from orchestrator.training import checkpoint
 from orchestrator.types import Direction, Location, TrialState
@@ -16,6 +16,7 @@ class CheckpointStore:
     """The checkpoints of a sweep, in a folder for each trial. The one door to them for whoever reads one."""
 
     def __init__(self, location: Location, *, keep: int, disk_gb: float, direction: Direction) -> None:
+        make(location)
         self._location = location
         self._keep = keep
         self._bytes = disk_gb * 1e9

@@ -16,7 +16,8 @@ from orchestrator.types import Direction, Value
 
 FREE = (
     *("stage", "runner", "failure", "tracking", "n_trials", "timeout_s", "dry_run"),
-    *("stages", "recipe", "finalists", "ensemble", "train", "audit", "sweep", "preflight", "logbook", "ui"),
+    *("stages", "recipe", "finalists", "ensemble", "train", "audit", "predict"),
+    *("sweep", "preflight", "logbook", "ui"),
 )
 """Settings that may differ between commands of one sweep: they change what is done next, not what a
 trial means."""

@@ -59,17 +59,22 @@ class Plan:
     @property
     def name(self) -> str:
         """The sweep's name."""
-        return self.config.sweep.name or f"{self.config.task.name}-seed{self.config.seed}"
+        return sweep_folder(self.config).name
 
     @property
     def folder(self) -> Path:
         """The sweep's folder."""
-        return Path(self.config.sweep.dir).resolve() / self.name
+        return sweep_folder(self.config)
 
     @property
     def exists(self) -> bool:
         """Whether the sweep was begun before."""
         return (self.folder / LEDGER_FILE).exists()
+
+
+def sweep_folder(config: RunConfig) -> Path:
+    """The folder of the sweep that a command means; its name is the sweep's."""
+    return Path(config.sweep.dir).resolve() / (config.sweep.name or f"{config.task.name}-seed{config.seed}")
 
 
 def make_plan(config: RunConfig) -> Plan:
