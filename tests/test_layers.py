@@ -56,6 +56,7 @@ DOORS = {
         "study.feasibility",
         "study.samplers",
         "study.surrogate",
+        "stages.race",
         "tasks",
         "preflight.data_twins",
         "preflight.data_moments",
@@ -73,7 +74,7 @@ DOORS = {
         "report.winner_charts",
     ],
     "pandas": ["tracking.mlflow_models"],
-    "pyarrow": ["report.logbook", "stores"],
+    "pyarrow": ["report.logbook", "serving.files", "stores"],
     "torch": ["tasks", "serving", "training", "trial", "preflight", "ensemble"],
     "pydantic": ["config"],
 }

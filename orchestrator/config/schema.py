@@ -13,8 +13,10 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from orchestrator.config.audit import AuditConfig
+from orchestrator.config.ensemble import EnsembleConfig
 from orchestrator.config.errors import describe, suggest
 from orchestrator.config.failure import FailureConfig
+from orchestrator.config.finalists import FinalistsConfig
 from orchestrator.config.hyperparameters import (
     GROUPS,
     STRICT,
@@ -24,6 +26,7 @@ from orchestrator.config.hyperparameters import (
     OptimizerConfig,
     ScheduleConfig,
 )
+from orchestrator.config.predict import PredictConfig
 from orchestrator.config.preflight import PreflightConfig
 from orchestrator.config.ranks import check_ranks
 from orchestrator.config.runner import RunnerConfig
@@ -38,7 +41,7 @@ _TYPED: Mapping[str, type] = {
 }
 """The families whose hyperparameters are known here; those of ``model`` are the task's."""
 
-VERBS = ("all", "audit", "status", "train", "report", "logbook", "ui")
+VERBS = ("all", "audit", "status", "train", "predict", "report", "logbook", "ui")
 """What ``stage=`` takes beside the stages of the recipe."""
 
 
@@ -95,8 +98,9 @@ class SweepConfig:
 class StageConfig:
     """One question of the recipe."""
 
-    kind: Literal["preflight", "search", "ensemble"]
-    """preflight: checks of data and training code; search: trials; ensemble: combine what was trained."""
+    kind: Literal["preflight", "search", "finalists", "ensemble"]
+    """preflight: checks of data and training code; search: trials; finalists: the best once more, for longer and
+    with several seeds; ensemble: combine what was trained."""
     asks: str
     """The question, in words."""
     varies: tuple[str, ...] = Field(default=())
@@ -266,6 +270,8 @@ class TrainConfig:
 
     seed: int | None = Field(default=None, ge=0, lt=2**32)
     """Training seed; null: derived from the run's seed."""
+    schedule_epochs: int | None = Field(default=None, ge=1)
+    """Epochs that the learning-rate schedule covers, after which the rate stays; null: all of trainer.epochs."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -304,7 +310,7 @@ class StageChoice:
     """Which stage or verb the command runs."""
 
     name: str
-    """A stage of the recipe, or all, audit, status, train, report, logbook, ui."""
+    """A stage of the recipe, or all, audit, status, train, predict, report, logbook, ui."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -332,6 +338,9 @@ class RunConfig:
     trainer: TrainerConfig = TrainerConfig()
     train: TrainConfig = TrainConfig()
     audit: AuditConfig = AuditConfig()
+    finalists: FinalistsConfig = FinalistsConfig()
+    ensemble: EnsembleConfig = EnsembleConfig()
+    predict: PredictConfig = PredictConfig()
     logbook: LogbookConfig = LogbookConfig()
     ui: UiConfig = UiConfig()
     sweep: SweepConfig = SweepConfig()

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from orchestrator.errors import ConfigError
-from orchestrator.study.records import TrialRecord
+from orchestrator.study.records import TrialRecord, searched
 from orchestrator.study.space import SearchSpace
 from orchestrator.types import Configuration, Direction, Reason, TrialState, Value
 
@@ -37,8 +37,8 @@ class SweepStudy:
         self._records = [_record(trial) for trial in self._study.get_trials(deepcopy=False)]
         # The storage's own ids, by trial number.
         self._ids = [trial._trial_id for trial in self._study.get_trials(deepcopy=False)]
-        self.epochs_paid = sum(record.epochs_paid for record in self._records)
-        """What all trials have cost so far."""
+        self.epochs_paid = sum(record.epochs_paid for record in searched(self._records))
+        """What the trials of the search have cost so far."""
         self.running = {record.number: None for record in self._records if not record.state.finished}
         """Numbers of the trials that have not ended, in their order."""
 
@@ -63,6 +63,7 @@ class SweepStudy:
         parent: TrialRecord | None = None,
         round_: int = 0,
         repeats: int | None = None,
+        schedule_epochs: int | None = None,
     ) -> TrialRecord:
         """Store a new running trial and return it; its number is the next free one.
 
@@ -70,10 +71,11 @@ class SweepStudy:
             configuration: one value for every hyperparameter.
             stage: which stage pays for it.
             seed: of everything random in it.
-            epochs: its budget, and the length of its schedule.
-            parent: the stopped trial that it continues; its curve is copied.
+            epochs: its budget.
+            parent: the trial that it continues; its curve is copied.
             round_: see :attr:`TrialRecord.round`.
-            repeats: the trial that it trains again with another seed.
+            repeats: the trial that it trains again with another seed, or for longer.
+            schedule_epochs: of a finalist: see :attr:`TrialRecord.schedule_epochs`.
         """
         distributions = self.space.distributions()
         attributes = {
@@ -83,6 +85,7 @@ class SweepStudy:
             "configuration": dict(configuration),
             "round": round_,
             "repeats": repeats,
+            "schedule_epochs": schedule_epochs,
         }
         if parent is not None:
             attributes |= {"parent": parent.number, "inherited": parent.epochs_run}
@@ -176,7 +179,7 @@ class SweepStudy:
 
     def _replace(self, record: TrialRecord, **changes: Any) -> TrialRecord:
         new = replace(record, **changes)
-        self.epochs_paid += new.epochs_paid - record.epochs_paid
+        self.epochs_paid += 0 if new.finalist else new.epochs_paid - record.epochs_paid
         if new.state.finished:
             self.running.pop(record.number, None)
         self._records[record.number] = new
@@ -204,6 +207,7 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         inherited=attributes.get("inherited", 0),
         round=attributes["round"],
         repeats=attributes["repeats"],
+        schedule_epochs=attributes.get("schedule_epochs"),
         audited=attributes.get("audited"),
         restarts=attributes.get("restarts", 0),
     )
