@@ -39,6 +39,7 @@ DOORS = {
     "mlflow": ["tracking.mlflow", "tracking.mlflow_client", "tracking.mlflow_entities"],
     "optuna": ["study"],
     "scipy": [
+        "ensemble.calibrate",
         "study.advisor",
         "study.candidates",
         "study.feasibility",

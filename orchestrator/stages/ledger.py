@@ -15,7 +15,7 @@ from orchestrator.types import Value
 
 FREE = (
     *("stage", "runner", "failure", "tracking", "n_trials", "timeout_s", "dry_run"),
-    *("stages", "recipe", "train", "audit", "sweep", "preflight", "logbook", "ui"),
+    *("stages", "recipe", "train", "audit", "ensemble", "sweep", "preflight", "logbook", "ui"),
 )
 """Settings that may differ between commands of one sweep: they change what is done next, not what a
 trial means."""

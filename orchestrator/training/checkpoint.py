@@ -1,5 +1,6 @@
 """The loop state of a trial on disk: one dictionary of tensors and plain values."""
 
+import hashlib
 import zipfile
 from io import RawIOBase
 from pathlib import Path
@@ -57,6 +58,21 @@ def exists(folder: Path) -> bool:
     return (folder / NAME).exists()
 
 
+def digest(folder: Path) -> str:
+    """Of what the checkpoint holds: made of the checksums in its directory, so that its tensors are not read.
+
+    Raises:
+        StorageError: the file is damaged.
+    """
+    path = folder / NAME
+    try:
+        with zipfile.ZipFile(path) as parts:
+            known = [f"{part.filename} {part.CRC} {part.file_size}" for part in parts.infolist()]
+    except zipfile.BadZipFile as error:
+        raise StorageError(_damaged(path, error)) from None
+    return hashlib.sha256("\n".join(known).encode()).hexdigest()[:16]
+
+
 def load(folder: Path) -> dict[str, Any]:
     """The state saved last, on the CPU. No code in it is executed (``weights_only``).
 
@@ -71,8 +87,12 @@ def load(folder: Path) -> dict[str, Any]:
                 raise zipfile.BadZipFile(f"bad checksum of {damaged}")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise StorageError(
-            f"{path}: is damaged ({one_line(error)}); restore it from a backup, or remove it to train from the start "
-            "what continues it, and run the same command again"
-        ) from None
+        raise StorageError(_damaged(path, error)) from None
     return state
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return (
+        f"{path}: is damaged ({one_line(error)}); restore it from a backup, or remove it to train from the start "
+        "what continues it, and run the same command again"
+    )
