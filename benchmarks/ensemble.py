@@ -1,5 +1,6 @@
 """What ensembles, finalists and students are worth, and what they cost.
 
+    python benchmarks/ensemble.py pipeline     # ensemble, single best and uniform average on test: 4 tasks, 5 seeds
     python benchmarks/ensemble.py speed        # greedy selection: seconds and peak memory
 
 Each subcommand is a module of ``ensemble_parts/`` with ``add_arguments(parser)`` and ``run(words)``.
@@ -10,6 +11,7 @@ import argparse
 from importlib import import_module
 
 PARTS = {
+    "pipeline": "ensemble against single best and uniform average on test, after the whole recipe",
     "speed": "seconds and peak memory of selecting from many candidates",
 }
 """Subcommand (a module of ``ensemble_parts/``) to what it measures."""

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1] / "orchestrator"
 LAYERS = [
     ["types"],
     ["errors"],
-    ["files", "seeds", "importing", "masking", "progress"],
+    ["files", "seeds", "importing", "masking", "progress", "stores", "utilisation"],
     ["config"],
     ["tracking", "tasks"],
     ["training"],
@@ -61,7 +61,7 @@ DOORS = {
         "report.sweep_charts",
         "report.winner_charts",
     ],
-    "pyarrow": ["report.logbook"],
+    "pyarrow": ["report.logbook", "stores"],
     "torch": ["tasks", "training", "trial", "preflight", "ensemble"],
     "pydantic": ["config"],
 }

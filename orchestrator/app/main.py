@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from orchestrator.app.status import describe_status
 from orchestrator.app.train import train
 from orchestrator.app.ui import serve_ui
 from orchestrator.app.wiring import (
+    check_checkpoint_dir,
     check_tracking,
     code_version,
     make_program,
@@ -43,6 +45,8 @@ from orchestrator.stages.sweep import Plan, Sweep, make_plan, open_sweep, retrai
 from orchestrator.stages.visits import stage_of
 from orchestrator.study.storage import quiet_optuna
 from orchestrator.tracking.base import SWEEP, stage_key
+from orchestrator.utilisation import Utilisation, added, shares
+from orchestrator.utilisation import describe as describe_usage
 
 _MASKING = Masking()
 
@@ -108,6 +112,7 @@ def run_stages(plan: Plan, names: list[str]) -> None:
     if not plan.exists:
         # Later MLflow may be away: trials go on without it.
         check_tracking(plan.config)
+        check_checkpoint_dir(plan.config)
     progress = Progress()
     with open_sweep(plan, progress) as sweep, log_to(sweep.folder / "orchestrator.log"):
         _note_command(sweep)
@@ -147,6 +152,8 @@ def _run_tracked(sweep: Sweep, names: list[str]) -> None:
         metrics = {"best": best.value} if best is not None and best.value is not None else {}
         for name, scores in baselines(sweep).items():
             metrics |= {f"baseline/{name}/{score}": value for score, value in scores.items()}
+        workers = [worker for command in sweep.ledger.usage for worker in command["workers"]]
+        metrics |= {f"workers/{use}": share for use, share in shares(added(workers)).items()}
         sweep.tracker.end(SWEEP, status, metrics, {})
         sweep.tracker.close()
 
@@ -156,9 +163,16 @@ def _search(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> Non
         for name in names:
             sweep.progress.say(f"[{name}] finished before; skipped")
         return
+    began = time.monotonic()
     runner = make_runner(sweep.config.runner)
     try:
-        runner.run(make_program(sweep.config), StageSequence(sweep, names, stopping, runner.workers))
+        usage = Utilisation(runner.workers, began=began)
+        stages = StageSequence(sweep, names, stopping, runner.workers, usage)
+        try:
+            runner.run(make_program(sweep.config), stages)
+        finally:
+            stages.note_usage()
+        sweep.progress.say(describe_usage(usage.workers, usage.seconds))
     finally:
         runner.close()
         sweep.checkpoints.tidy(sweep.study.records)

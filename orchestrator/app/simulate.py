@@ -16,6 +16,7 @@ from orchestrator.stages.sweep import Sweep, make_plan, open_simulated_sweep
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.storage import quiet_optuna
 from orchestrator.types import TrialProgram
+from orchestrator.utilisation import Use, Utilisation, added, shares
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Simulation:
     seconds: float
     """Simulated time."""
     busy: float
-    """Share of the workers' simulated time in which they trained."""
+    """Share of the workers' simulated time in which they trained; the ledger says what the rest went into."""
 
 
 def simulate(config: RunConfig, curve: CurveFunction, workers: int = 1) -> Simulation:
@@ -50,7 +51,7 @@ def simulate(config: RunConfig, curve: CurveFunction, workers: int = 1) -> Simul
         sweep = simulated_sweep(config, Path(folder))
         program = CurveProgram(curve, lambda number: sweep.study[number].inherited)
         simulate_on(sweep, runner, program)
-        busy = runner.busy / (runner.clock * workers) if runner.clock else 0.0
+        busy = shares(added([worker for part in sweep.ledger.usage for worker in part["workers"]])).get(Use.BUSY, 0.0)
         return Simulation(sweep.study.records, sweep.best, sweep.ledger, runner.clock, busy)
 
 
@@ -63,4 +64,7 @@ def simulated_sweep(config: RunConfig, folder: Path) -> Sweep:
 def simulate_on(sweep: Sweep, runner: SimulationRunner, program: TrialProgram) -> None:
     """Run the search stages of the sweep's command with ``program`` on ``runner``."""
     names = [name for name in stages_of(sweep.config) if sweep.config.stages[name].kind == "search"]
-    runner.run(program, StageSequence(sweep, names, lambda: False, runner.workers))
+    usage = Utilisation(runner.workers, lambda: runner.clock)
+    stages = StageSequence(sweep, names, lambda: False, runner.workers, usage)
+    runner.run(program, stages)
+    stages.note_usage()

@@ -6,12 +6,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from orchestrator.config.schema import RunConfig, RunnerConfig
-from orchestrator.errors import ConfigError
+from orchestrator.errors import ConfigError, StorageError
 from orchestrator.masking import mask
 from orchestrator.runners.base import Runner
 from orchestrator.runners.inline import InlineRunner
 from orchestrator.runners.local import LocalRunner
-from orchestrator.stages.sweep import Sweep
+from orchestrator.stages.sweep import CHECKPOINT_DIR, Sweep
+from orchestrator.stores import check_writable, parse_location
 from orchestrator.tracking.backlog import Backlog
 from orchestrator.tracking.base import Tracker
 from orchestrator.tracking.memory import NullTracker
@@ -61,6 +62,21 @@ def check_tracking(config: RunConfig) -> None:
             f"tracking.uri={mask(uri)}: MLflow does not answer there: {mask(problem)}; start its server, correct the "
             "address, or do without: tracking=none"
         )
+
+
+def check_checkpoint_dir(config: RunConfig) -> None:
+    """Refuse a place for checkpoints that cannot be written to from here.
+
+    Raises:
+        ConfigError: with what the place said.
+    """
+    chosen = config.trainer.checkpoint_dir
+    if chosen is None:
+        return
+    try:
+        check_writable(parse_location(chosen, CHECKPOINT_DIR))
+    except StorageError as error:
+        raise ConfigError(f"{CHECKPOINT_DIR}={chosen}: {error}") from None
 
 
 def make_tracker(sweep: Sweep) -> Tracker:

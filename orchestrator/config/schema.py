@@ -272,6 +272,9 @@ class TrainerConfig:
     """Epochs between checkpoints, beside those at rungs and at the end."""
     keep_checkpoints: int = Field(default=30, ge=1)
     """How many of the best finished trials keep their checkpoint."""
+    checkpoint_dir: str | None = Field(default=None, min_length=1)
+    """Where trials keep their checkpoints: a folder that all nodes share, or an object store (s3://BUCKET/PATH, gs://,
+    abfs://, hdfs://; credentials from the environment); null: in the sweep's folder."""
     disk_gb: float = Field(default=10.0, gt=0)
     """Most gigabytes of checkpoints a sweep keeps; the worst go first."""
 

@@ -76,13 +76,13 @@ def trained(sweep: Sweep, count: int) -> list[Candidate]:
 
 def of_trial(sweep: Sweep, record: TrialRecord) -> Candidate:
     """A trial's weights at its best epoch."""
-    folder = sweep.checkpoints.folder(record.number)
 
     def load() -> State:
-        weights: State = checkpoint.load(folder)["best"]["model"]
+        weights: State = sweep.checkpoints.load(record.number)["best"]["model"]
         return weights
 
-    return Candidate(plain_name(record), checkpoint.digest(folder), record, load)
+    digest = checkpoint.digest(sweep.checkpoints.location(record.number))
+    return Candidate(plain_name(record), digest, record, load)
 
 
 class Predictor:
@@ -191,14 +191,16 @@ def averaged(
 
 def _along(predictor: Predictor, sweep: Sweep, run: Candidate) -> list[Candidate]:
     """A run's weights at the best epoch, at the last one, and averaged, as far as they differ."""
-    folder = sweep.checkpoints.folder(run.record.number)
-    state = checkpoint.load(folder)
+    number = run.record.number
+    state = sweep.checkpoints.load(number)
     found = [run]
     if state["epoch"] != state["best"]["epoch"]:
-        found.append(_derived(run, "last", lambda: _last(checkpoint.load(folder))))
+        found.append(_derived(run, "last", lambda: _last(sweep.checkpoints.load(number))))
     if state["tail"]["count"] > 1:
         found.append(
-            _derived(run, "swa", lambda: predictor.finished_state(run, checkpoint.load(folder)["tail"]["mean"]))
+            _derived(
+                run, "swa", lambda: predictor.finished_state(run, sweep.checkpoints.load(number)["tail"]["mean"])
+            )
         )
     return found
 

@@ -16,6 +16,10 @@ from orchestrator.ensemble.objective import BLOCK_BYTES, Costs, Floats, Objectiv
 BAGS = 15
 BAG_SHARE = 0.5
 """Number of bags, and each one's share of the candidates (the share: Caruana et al. 2004, section 2.3)."""
+EQUAL = 0.5
+"""What equal shares of the best count for in bagged selection. Test loss to that of the best single, 20 small sweeps
+of the shipped tasks: 0.862 with 0.5, 0.874 with 0, 0.862 with equal shares alone; and on 200 random divisions of
+their validation and test: 0.863, 0.864, 0.869."""
 ROUNDS = 25
 """Longest selection: shares are multiples of 1/25 then (our guess)."""
 PATIENCE = 4
@@ -118,26 +122,28 @@ def shares_of(chosen: Sequence[int]) -> Shares:
     return {index: chosen.count(index) / len(chosen) for index in sorted(set(chosen))}
 
 
-def select_bagged(library: Library, *, limit: int, seed: int) -> Shares:
+def select_bagged(library: Library, *, limit: int, seed: int, among: Sequence[int] | None = None) -> Shares:
     """Shares of at most ``limit`` candidates that selections from many bags of the candidates agree on.
 
     Greedy selection on a small split picks what fits its noise; each bag offers a random half of the candidates, and
-    what many bags choose is what stays: the ``limit`` candidates with the greatest share over all bags, with that
-    share.
+    what many bags choose is what stays. Equal shares of the best ``limit`` candidates count for ``EQUAL`` of it all,
+    which holds it where the split is so small that the bags disagree.
 
     Args:
         library: candidates on the examples that choose.
         limit: most different candidates.
         seed: of the bags.
+        among: indices to choose from; None: all.
     """
     generator = np.random.default_rng(seed)
-    count = len(library.values)
-    size = max(1, round(count * BAG_SHARE))
-    votes = np.zeros(count)
+    pool = np.arange(len(library.values)) if among is None else np.array(among, dtype=np.intp)
+    size = max(1, round(len(pool) * BAG_SHARE))
+    votes = np.zeros(len(library.values))
     for _ in range(BAGS):
-        bag = generator.choice(count, size, replace=False)
-        chosen = select(library, limit=limit, among=bag.tolist())
-        np.add.at(votes, chosen, 1 / len(chosen))
+        chosen = select(library, limit=limit, among=generator.choice(pool, size, replace=False).tolist())
+        np.add.at(votes, chosen, (1 - EQUAL) / (BAGS * len(chosen)))
+    for index, share in uniform(library, count=limit, among=pool.tolist()).items():
+        votes[index] += EQUAL * share
     strongest = [int(index) for index in np.argsort(-votes, kind="stable")[:limit] if votes[index] > 0]
     total = float(votes[strongest].sum())
     return {index: float(votes[index]) / total for index in sorted(strongest)}

@@ -99,19 +99,20 @@ def _choose(sweep: Sweep, predictor: Predictor, candidates: Sequence[Candidate])
     room = settings.memory_mb
     kept, library = make_library(judge, predictor.store, candidates, most=settings.library, memory_mb=room)
     plain = [index for index, candidate in enumerate(kept) if candidate.plain]
+    # Versions of one run are too much alike to fill an ensemble: of each the one that costs least may join. The kept
+    # ones come in the order of their costs.
+    runs = [candidate.record.number for candidate in kept]
+    best = [index for index, run in enumerate(runs) if run not in runs[:index]]
     # A repeat is lucky by selection: the single best is the incumbent.
     first = [index for index in plain if kept[index].record.repeats is None] or plain
-    ways = {
-        kind: Way(kind, settings.members, seed, first if kind == SINGLE else plain or range(len(kept)))
-        for kind in KINDS
-    }
+    ways = {kind: Way(kind, settings.members, seed, first if kind == SINGLE else plain, best) for kind in KINDS}
     examples = library.values.shape[1]
     repeats = max(1, min(settings.repeats, ENOUGH // examples))
     crossed = {kind: cross(library, way, count=settings.folds, repeats=repeats) for kind, way in ways.items()}
     chosen = {kind: way.choose(library) for kind, way in ways.items()}
     growth = []
-    for members in range(1, min(GROWTH, len(kept)) + 1):
-        way = Way("greedy", members, seed, plain)
+    for members in range(1, min(GROWTH, len(best)) + 1):
+        way = Way("greedy", members, seed, plain, best)
         growth.append((cross(library, way, count=settings.folds, repeats=1), way.choose(library)))
     kind = decide(library, crossed, chosen)
     return Choice(library, kept, judge, plain, crossed, chosen, kind, growth)

@@ -20,7 +20,6 @@ from orchestrator.preflight.gallery_draw import save, sheet
 from orchestrator.stages.sweep import WINNER_FILE, Sweep
 from orchestrator.tasks.loading import load_once
 from orchestrator.tracking.base import SWEEP, DatasetEntry, ModelEntry
-from orchestrator.training import checkpoint
 from orchestrator.training.data import in_sequence, size
 from orchestrator.training.watch import class_dimension, example_errors
 from orchestrator.types import Value
@@ -47,7 +46,7 @@ def keep_predictions(sweep: Sweep) -> None:
     path = sweep.folder / PREDICTIONS_FILE
     if path.exists() and json.loads(path.read_text(encoding="utf-8"))["trial"] == best.number:
         return
-    state = checkpoint.load(sweep.checkpoints.folder(best.number))
+    state = sweep.checkpoints.load(best.number)
     predictor = Predictor(sweep, "validation")
     predictions = predictor.predictions(of_trial(sweep, best))
     targets = predictor.store.targets()

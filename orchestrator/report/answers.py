@@ -141,7 +141,12 @@ def worth(view: SweepView, entry: Mapping[str, Any]) -> str:
         (False, True): "The ensemble is better on test, but was not on validation: the gain is uncertain",
         (False, False): "The ensemble is no better than the best single model: use that one",
     }[better["validation"], better["test"]]
-    return f"{told}. It costs {count} predictions instead of one. The test split was read once, at {view.test_read}."
+    gain = entry["gains"]["validation"]
+    sure = "" if gain["value"] > gain["error"] or not better["validation"] else " (within a standard error)"
+    return (
+        f"{told}{sure}. It costs {count} prediction{'s' if count > 1 else ''} instead of one. The test split was "
+        f"read once, at {view.test_read}."
+    )
 
 
 def in_a_minute(view: SweepView) -> Sequence[tuple[str, str]]:

@@ -8,11 +8,12 @@ from typing import Any
 
 from orchestrator.ensemble.winner import PICTURE_FILE
 from orchestrator.progress import short
-from orchestrator.report.answers import worth
+from orchestrator.report.committee import committee
 from orchestrator.report.html import Picture, bullets, code, details, figures, paragraph, table, text
 from orchestrator.report.pictures import Pictures
 from orchestrator.report.view import FINISHED, INFEASIBLE, REPEATS, RUNNING, STOPPED, SweepView
 from orchestrator.stages.sweep import retrain_command
+from orchestrator.utilisation import Use, describe, shares
 
 _PICTURE_BYTES = 1_500_000
 """Pictures of the preflight beyond this size stay in the sweep's folder."""
@@ -91,14 +92,7 @@ def ensemble(view: SweepView, pictures: Pictures) -> str:
     body = ""
     for entry in view.finished.values():
         if "weights" in entry:
-            scores = list(entry["validation"]["single"])
-            rows = [["", *(f"{split} {name}" for split in ("validation", "test") for name in scores)]]
-            for who, label in (("single", f"best single (trial {entry['single']})"), ("ensemble", "ensemble")):
-                rows.append(
-                    [label, *(f"{entry[s][who][name]:.4g}" for s in ("validation", "test") for name in scores)]
-                )
-            members = ", ".join(f"trial {number} {share:.0%}" for number, share in entry["weights"].items())
-            body += table(rows) + paragraph(f"Members: {members}.") + paragraph(worth(view, entry))
+            body += committee(view, entry)
     return body + figures(pictures["ensemble"]) if body else ""
 
 
@@ -142,7 +136,21 @@ def cost(view: SweepView, pictures: Pictures) -> str:
         if (audit := entry.get("audit"))
     ]
     audited = "<h3>Audit of early stopping</h3>" + bullets(audits) if audits else ""
-    return f'<div class="bar">{bar}</div><p>{keys}</p>{table(rows)}{paragraph(told)}{audited}'
+    used_up = _workers(view)
+    return f'<div class="bar">{bar}</div><p>{keys}</p>{table(rows)}{paragraph(told)}{used_up}{audited}'
+
+
+def _workers(view: SweepView) -> str:
+    """What the workers' time went into: each command in a line, each worker in a row; empty where it is unknown."""
+    if not view.usage:
+        return ""
+    lines = [f"{command['began']}: {describe(command['workers'], command['seconds'])}" for command in view.usage]
+    rows: list[Sequence[object]] = [["began", "worker", "seconds", *(str(use).replace("_", "-") for use in Use)]]
+    for command in view.usage:
+        for number, spent in enumerate(command["workers"]):
+            rows.append([command["began"], number, f"{sum(spent.values()):.0f}",
+                         *(f"{share:.1%}" for share in shares(spent).values())])  # fmt: skip
+    return "<h3>What the workers did</h3>" + bullets(lines) + details("Each worker", table(rows))
 
 
 def preflight(view: SweepView, pictures: Pictures) -> str:

@@ -79,6 +79,8 @@ class SweepView:
     finished: Mapping[str, Mapping[str, Any]]
     """Ledger entry of each finished visit."""
     test_read: str | None = None
+    usage: Sequence[Mapping[str, Any]] = ()
+    """What the workers' time went into, by command; see :attr:`orchestrator.stages.ledger.Ledger.usage`."""
 
     @property
     def epochs(self) -> int:
@@ -177,6 +179,7 @@ def view_of(sweep: Sweep) -> SweepView:
         records=sweep.study.records,
         finished=sweep.ledger.finished,
         test_read=sweep.ledger.test_read,
+        usage=sweep.ledger.usage,
     )
 
 
@@ -206,6 +209,7 @@ def read_view(plan: Plan) -> SweepView:
         records=study.records,
         finished=ledger.finished,
         test_read=ledger.test_read,
+        usage=ledger.usage,
     )
 
 

@@ -7,6 +7,7 @@ two.
 """
 
 import os
+from dataclasses import replace
 from typing import Any
 
 os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
@@ -23,7 +24,7 @@ from ray.tune.search.search_algorithm import SearchAlgorithm
 from orchestrator.runners.base import Controller
 from orchestrator.runners.limits import Clock
 from orchestrator.runners.worker import TrialWorker
-from orchestrator.types import Decision, End, EpochResult, Outcome, Reason, TrialSpec
+from orchestrator.types import Decision, End, EpochResult, Outcome, Reason, TrialSpec, Work
 
 
 def run_trials(
@@ -94,6 +95,10 @@ class _Bridge:
     def ended(self, trial_id: str, outcome: Outcome) -> None:
         """Note how the trial has ended, where it was not decided before that it should."""
         self._ends.setdefault(trial_id, outcome)
+
+    def worked(self, trial_id: str, work: Work) -> None:
+        """Note what it cost to end the trial early."""
+        self._ends[trial_id] = replace(self._ends[trial_id], work=work)
 
     def tell(self, trial_id: str, outcome: Outcome) -> None:
         number = self._numbers.pop(trial_id, None)
@@ -245,9 +250,13 @@ class _Loop(TuneController):  # type: ignore[misc]
         self._schedule_trial_task(
             trial,
             "end",
-            on_result=lambda trial, result: self.stop_trial(trial),
+            on_result=self._ended_early,
             on_error=self._trial_task_failure,
         )
+
+    def _ended_early(self, trial: Trial, work: Work) -> None:
+        self._bridge.worked(trial.trial_id, work)
+        self.stop_trial(trial)
 
     def _process_trial_failure(self, trial: Trial, exception: Exception) -> None:
         """The worker is lost. Whether the trial is retried is the controller's to say, and Tune need not write the

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,6 +73,8 @@ class Verdict:
     """Whether the best trial was still getting better at its last epoch."""
     audit: Audit | None = None
     seconds: float = 0.0
+    usage: Mapping[str, float] = field(default_factory=dict)
+    """Shares of the workers' time by :class:`~orchestrator.utilisation.Use` while the visit lasted."""
     skipped: str = ""
     """Why the stage had nothing to search; empty if it ran."""
 
@@ -95,6 +97,7 @@ class Ledger:
     def __init__(self, path: Path, data: dict[str, Any]) -> None:
         self._path = path
         self._data = data
+        self._command: dict[str, Any] = {"began": _now()}
 
     @classmethod
     def read(cls, path: Path) -> "Ledger | None":
@@ -167,6 +170,19 @@ class Ledger:
         """Note the end of ``stage``: its result (a dataclass) and the same in words."""
         self._data["stages"][stage] = masked({"finished": _now(), **asdict(result), "text": text})
         self._write()
+
+    def note_usage(self, seconds: float, workers: Sequence[Mapping[str, float]]) -> None:
+        """Note what the workers' time went into in this command so far: seconds by use, of each worker."""
+        self._command |= {"seconds": seconds, "workers": [dict(worker) for worker in workers]}
+        commands = self._data.setdefault("usage", [])
+        if self._command not in commands:
+            commands.append(self._command)
+        self._write()
+
+    @property
+    def usage(self) -> Sequence[Mapping[str, Any]]:
+        """Of each command that searched: ``began``, ``seconds``, and ``workers``: seconds by use, of each."""
+        return list(self._data.get("usage", []))
 
     def note_test_read(self) -> None:
         """Note that the test split is read now."""

@@ -161,7 +161,9 @@ def _ensemble_note(entry: Mapping[str, Any]) -> str:
     labels = (("single", f"best single, trial {entry['single']}"), ("uniform", f"mean of {len(entry['uniform'])}"))
     for who, label in (*labels, ("ensemble", f"ensemble ({entry['kind']})")):
         rows.append((label, *(f"{entry[s][who][name]:.4g}" for s in ("validation", "test") for name in names)))
-    members = ", ".join(f"{link(trial_key(one['trial']), one['name'])} {one['share']:.0%}" for one in entry["members"])
+    members = ", ".join(
+        f"{link(trial_key(one['trial']), one['name'])} {one['share']:.0%}" for one in entry["members"]
+    )
     gain = entry["gains"]["validation"]
     told = f"Gain over the best single, cross-fitted: {gain['value']:+.2g} ± {gain['error']:.2g}."
     return f"{_table(rows)}\n\n{told} Members: {members}.\n\nThe test split was read here, once."

@@ -6,6 +6,7 @@ goes on to the next one while the others end theirs.
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from orchestrator.errors import StorageError
 from orchestrator.progress import duration
@@ -15,15 +16,33 @@ from orchestrator.stages.sweep import Sweep
 from orchestrator.stages.verdict import describe, judge
 from orchestrator.stages.visits import make_visits, varied
 from orchestrator.types import Decision, EpochResult, Outcome, Reason, TrialSpec
+from orchestrator.utilisation import Use, Utilisation, added, shares
 
 
 class StageSequence:
-    """The unfinished visits of the search stages ``names``; a :class:`~orchestrator.runners.base.Controller`."""
+    """The unfinished visits of the search stages ``names``; a :class:`~orchestrator.runners.base.Controller`.
 
-    def __init__(self, sweep: Sweep, names: Sequence[str], stopping: Callable[[], bool], workers: int = 1) -> None:
+    Args:
+        sweep: the open sweep.
+        names: its search stages, in order.
+        stopping: whether the command is to end.
+        workers: trials that run at a time.
+        usage: the meter of the workers' time; None: a new one.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        names: Sequence[str],
+        stopping: Callable[[], bool],
+        workers: int = 1,
+        usage: Utilisation | None = None,
+    ) -> None:
         self._sweep = sweep
         self._stopping = stopping
         self._workers = workers
+        self.usage = usage or Utilisation(workers)
+        self._usage_before: dict[str, dict[str, float]] = {}
         asking = []
         for name in names:
             if varied(sweep.space, sweep.config.stages[name]):
@@ -31,13 +50,23 @@ class StageSequence:
             elif name not in sweep.ledger.finished:
                 skip_stage(sweep, name)
         self._visits = make_visits(sweep.config, asking)
+        self._several = len(self._visits) > 1
         self._began, self._epochs_before = time.monotonic(), _paid(sweep)
-        sweep.progress.whole = self._progress if len(self._visits) > 1 else None
+        sweep.progress.whole = self._progress
         # Oldest first; only the last begins trials, those before it wait for theirs to end.
         self._active: list[SearchStage] = []
 
     def ask(self) -> TrialSpec | None:
         """See :class:`~orchestrator.runners.base.Controller`."""
+        with self.usage.proposing():
+            spec = self._ask()
+        if spec is None:
+            self.usage.nothing_to_begin()
+        else:
+            self.usage.begin(spec.number)
+        return spec
+
+    def _ask(self) -> TrialSpec | None:
         while not self._stopping():
             if not self._active and not self._begin_next():
                 return None
@@ -54,7 +83,8 @@ class StageSequence:
 
     def report(self, number: int, result: EpochResult) -> Decision:
         """See :class:`~orchestrator.runners.base.Controller`."""
-        decision = self._stage_of(number).report(number, result)
+        with self.usage.reporting(number, result):
+            decision = self._stage_of(number).report(number, result)
         paused = self._stopping() and decision is Decision.CONTINUE
         return Decision.PAUSE if paused else decision
 
@@ -64,6 +94,10 @@ class StageSequence:
         Raises:
             StorageError: the trial's files cannot be written or read; it stays as it was.
         """
+        with self.usage.ending(number, outcome):
+            self._tell(number, outcome)
+
+    def _tell(self, number: int, outcome: Outcome) -> None:
         if outcome.reason is Reason.STORAGE:
             raise StorageError(f"trial {number}: {outcome.detail}")
         stage = self._stage_of(number)
@@ -74,8 +108,19 @@ class StageSequence:
         while len(self._active) > 1 and not self._active[0].running and not self._stopping():
             self._finish(self._active[0])
 
+    def note_usage(self) -> None:
+        """Write down what the workers' time went into, for the report."""
+        self.usage.settle()
+        self._sweep.ledger.note_usage(self.usage.seconds, self.usage.workers)
+
     def _progress(self) -> str:
-        """How far the whole search is, and about how long it will still take."""
+        """How far the whole search is, about how long it will still take, and how busy the workers are."""
+        busy = shares(added(self.usage.workers)).get(Use.BUSY)
+        told = "" if busy is None else f"workers {busy:.0%} busy"
+        whole = self._whole() if self._several else ""
+        return ", ".join(part for part in (whole, told) if part)
+
+    def _whole(self) -> str:
         total = self._active[-1].visit.ceiling if self._active else None
         spent = _paid(self._sweep)
         if not total:
@@ -101,13 +146,17 @@ class StageSequence:
             if visit.key in self._sweep.ledger.finished:
                 self._sweep.progress.say(f"[{visit.key}] finished before; skipped")
                 continue
+            self.usage.settle()
+            self._usage_before[visit.key] = added(self.usage.workers)
             self._active.append(SearchStage(self._sweep, visit, self._workers))
             return True
         return False
 
     def _finish(self, stage: SearchStage) -> None:
-        verdict = judge(stage)
-        sweep = self._sweep
+        sweep, before = self._sweep, self._usage_before.pop(stage.visit.key)
+        self.note_usage()
+        spent = {use: seconds - before[use] for use, seconds in added(self.usage.workers).items()}
+        verdict = replace(judge(stage), usage=shares(spent))
         text = describe(sweep, verdict)
         sweep.ledger.finish(stage.visit.key, verdict, text)
         sweep.track_stage_end(stage.visit.key)

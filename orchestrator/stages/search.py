@@ -208,9 +208,9 @@ class SearchStage:
             configuration=record.configuration,
             seed=record.seed,
             epochs=record.epochs,
-            directory=store.folder(record.number),
+            directory=store.location(record.number),
             save_at=tuple(self._rungs),
-            resume_from=None if record.parent is None else store.folder(record.parent),
+            resume_from=None if record.parent is None else store.location(record.parent),
             timeout_s=self.sweep.config.failure.trial_timeout_s,
             heartbeat_s=self.sweep.config.failure.heartbeat_s,
         )

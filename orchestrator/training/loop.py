@@ -10,7 +10,6 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -275,7 +274,7 @@ def fit(
     may have been killed after the checkpoint and before the report.
     """
     loop = Loop(task, splits, hyperparameters, config, spec)
-    folder: Path = spec.directory
+    folder = spec.directory
     source = folder if checkpoint.exists(folder) else spec.resume_from
     if spec.keep and source is not None and checkpoint.exists(source):
         loop.restore(checkpoint.load(source))

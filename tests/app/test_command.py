@@ -115,9 +115,9 @@ def test_the_ensemble_stage_reports_single_and_ensemble_and_reads_test_once(
     result = json.loads(Path("sweeps", NAME, "ensemble.json").read_text())
     assert sum(result["weights"].values()) == pytest.approx(1)
     entry = ledger()["stages"]["ensemble"]
-    assert set(entry["test"]) == {"single", "ensemble"}
-    assert [f"trial-{step['trial']:.0f}" for step in entry["growth"]] == list(result["weights"])
-    assert entry["growth"][-1]["test"] == pytest.approx(entry["test"]["ensemble"]["loss"])
+    assert set(entry["test"]) == {"single", "uniform", "ensemble"}
+    assert [step["members"] for step in entry["growth"]] == list(range(1, len(entry["growth"]) + 1))
+    assert result["weights"] == entry["weights"] == {one["name"]: one["share"] for one in entry["members"]}
     splits = load_once(compose(SMALL).task)[1]
     inputs, targets = splits.test[:]
     made, task = load_ensemble(Path("sweeps", NAME)), BreastCancer()
@@ -141,6 +141,13 @@ def test_the_ensemble_stage_reports_single_and_ensemble_and_reads_test_once(
     assert main(words) == 0
     assert "skipped (the test split is read once)" in capsys.readouterr().out
     assert ledger()["test_read"] == read
+    # Killed before its end, the stage finds every prediction that it made, and chooses the same.
+    torn = ledger()
+    assert torn["stages"].pop("ensemble")["ran"] > 0
+    Path("sweeps", NAME, "ledger.json").write_text(json.dumps(torn))
+    assert main(words) == 0
+    assert ledger()["stages"]["ensemble"]["ran"] == 0
+    assert ledger()["stages"]["ensemble"]["weights"] == result["weights"]
 
 
 def test_an_ensemble_of_nothing_is_exit_code_4_and_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:
