@@ -18,7 +18,7 @@ LAYERS = [
     ["files", "seeds", "importing", "masking", "progress", "stores", "utilisation"],
     ["config"],
     ["tracking", "tasks"],
-    ["training"],
+    ["training", "serving"],
     ["trial", "study", "preflight"],
     ["runners"],
     ["stages"],
@@ -29,14 +29,26 @@ LAYERS = [
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # Within a rank, these know nothing of each other.
-STRANGERS = [("tracking", "tasks"), ("trial", "study"), ("preflight", "study"), ("preflight", "trial")]
+STRANGERS = [
+    ("tracking", "tasks"),
+    ("training", "serving"),
+    ("trial", "study"),
+    ("preflight", "study"),
+    ("preflight", "trial"),
+]
 
 # Package to the modules (or folders) that may import it.
 DOORS = {
     "hydra": ["config.entry"],
     "omegaconf": ["config.entry", "config.compose"],
     "ray": ["runners.ray", "runners.tune"],
-    "mlflow": ["tracking.mlflow", "tracking.mlflow_client", "tracking.mlflow_entities"],
+    "mlflow": [
+        "serving.mlflow_model",
+        "tracking.mlflow",
+        "tracking.mlflow_client",
+        "tracking.mlflow_entities",
+        "tracking.mlflow_models",
+    ],
     "optuna": ["study"],
     "scipy": [
         "ensemble.calibrate",
@@ -61,8 +73,9 @@ DOORS = {
         "report.sweep_charts",
         "report.winner_charts",
     ],
+    "pandas": ["tracking.mlflow_models"],
     "pyarrow": ["report.logbook", "stores"],
-    "torch": ["tasks", "training", "trial", "preflight", "ensemble"],
+    "torch": ["tasks", "serving", "training", "trial", "preflight", "ensemble"],
     "pydantic": ["config"],
 }
 

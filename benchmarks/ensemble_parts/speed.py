@@ -82,7 +82,7 @@ def select_all(folder: str, words: argparse.Namespace, results: "multiprocessing
     ways = {kind: Way(kind, 5, 0, range(len(kept)), range(len(kept))) for kind in KINDS}
     picked = {kind: way.choose(library) for kind, way in ways.items()}
     crossed = {kind: cross(library, way, count=5, repeats=1) for kind, way in ways.items()}
-    kind = decide(library, crossed, picked)
+    kind = decide(library, crossed)
     told = f"{kind}, log-loss {library.cost(picked[kind]):.4f}, cross-fitted {crossed[kind].cost:.4f}"
     rows.append((f"the stage's choice among {len(kept)}", time.perf_counter() - began, peak_mb(), told))
     results.put(rows)

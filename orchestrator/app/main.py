@@ -29,8 +29,9 @@ from orchestrator.config.compose import to_plain, to_yaml
 from orchestrator.config.entry import run_command, use_words
 from orchestrator.config.schema import RunConfig, SweepConfig
 from orchestrator.ensemble.result import describe as describe_ensemble
+from orchestrator.ensemble.ship import MODELS, ship, track_models
 from orchestrator.ensemble.stage import run_ensemble
-from orchestrator.ensemble.winner import files, keep_predictions, track_winner
+from orchestrator.ensemble.winner import files, keep_predictions, track_data
 from orchestrator.errors import InterruptedSweepError, NoFeasibleTrialError, OrchestratorError, StorageError
 from orchestrator.files import is_storage_trouble, storage_trouble, write_text
 from orchestrator.masking import Masking, mask, mask_addresses, masked
@@ -126,6 +127,7 @@ def _run_tracked(sweep: Sweep, names: list[str]) -> None:
     if (report := sweep.folder / REPORT_FILE).exists():
         # MLflow may have been away when it was written.
         sweep.tracker.file(SWEEP, "report", report)
+    track_models(sweep)
     status = "KILLED"
     try:
         with graceful_interrupt() as stopping:
@@ -147,6 +149,7 @@ def _run_tracked(sweep: Sweep, names: list[str]) -> None:
         raise
     finally:
         if sweep.ledger.finished != finished:
+            _ship(sweep)
             _report(sweep)
         best = sweep.best
         metrics = {"best": best.value} if best is not None and best.value is not None else {}
@@ -189,11 +192,26 @@ def _ensemble(sweep: Sweep, name: str) -> None:
     sweep.progress.say(text)
 
 
+def _ship(sweep: Sweep) -> None:
+    """Make the models to ship; a failure to do so must not hide how the command ended."""
+    try:
+        ship(sweep)
+        if names := track_models(sweep):
+            registered = f"; in MLflow: models:/{sweep.name}-{names[-1]}/latest"
+            where = registered if sweep.config.tracking.name == "mlflow" else ""
+            sweep.progress.say(f"to ship: {' and '.join(names)} in {sweep.folder / MODELS}{where}")
+    except Exception as error:
+        logging.getLogger("orchestrator.files").exception("a model to ship could not be made")
+        sweep.progress.say(
+            f"a model to ship could not be made ({type(error).__name__}: {error}); the log has the traceback"
+        )
+
+
 def _report(sweep: Sweep) -> None:
     """Write the report, and say where; a failure to do so must not hide how the command ended."""
     try:
         keep_predictions(sweep)
-        track_winner(sweep)
+        track_data(sweep)
         report = write_report(view_of(sweep))
     except Exception as error:
         logging.getLogger("orchestrator.files").exception("the report could not be written")

@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from orchestrator.ensemble.record import Form, with_temperature
+from orchestrator.serving.combine import Form, with_temperature
 
 BINS = 10
 """Bins of confidence, equally wide (Guo et al. 2017, arXiv 1706.04599, use 10 to 15)."""

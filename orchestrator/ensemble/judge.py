@@ -22,7 +22,7 @@ from orchestrator.ensemble.objective import (
     recognise,
 )
 from orchestrator.ensemble.predictions import PredictionStore
-from orchestrator.ensemble.record import Form
+from orchestrator.serving.combine import Form
 from orchestrator.tasks.base import Task
 from orchestrator.training.watch import class_dimension
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from orchestrator.errors import NoFeasibleTrialError, StorageError
 from orchestrator.files import replacing, write_json
 from orchestrator.importing import one_line
+from orchestrator.serving.combine import Form, combine
 from orchestrator.tasks.base import Task
 from orchestrator.types import Value
 
@@ -26,8 +27,6 @@ WEIGHTS_FOLDER = "ensemble"
 
 Kind = Literal["single", "uniform", "greedy", "bagged"]
 """The best single candidate; the best few with equal weights; greedy selection; greedy selection over bags."""
-Form = Literal["classes", "labels", "values"]
-"""What the predictions are: probabilities of classes that exclude each other, of labels that do not, or values."""
 
 
 @dataclass(frozen=True)
@@ -108,29 +107,12 @@ class Ensemble:
         Args:
             predictions: of each of ``members``, in their order: what ``task.predictions`` gives, examples first.
         """
-        average = torch.zeros_like(predictions[0], dtype=torch.float64)
-        for member, values in zip(self.members, predictions, strict=True):
-            average += member.share * values.double()
-        return with_temperature(average, self.temperature, self.form, self.class_axis)
+        shares = [member.share for member in self.members]
+        return combine(predictions, shares, self.temperature, self.form, self.class_axis)
 
     def save(self, folder: Path) -> None:
         """Write ``ensemble.json`` into the sweep's ``folder``, atomically."""
         write_json(folder / ENSEMBLE_FILE, {**asdict(self), "weights": self.weights})
-
-
-def with_temperature(probabilities: Tensor, temperature: float | None, form: Form, axis: int = 1) -> Tensor:
-    """Probabilities made softer (temperature above 1) or sharper (below 1); Guo et al. 2017, arXiv 1706.04599.
-
-    Their logits are divided by it, up to the constant that the softmax ignores. Values are left alone.
-    """
-    if temperature is None or form == "values":
-        return probabilities
-    least = torch.finfo(probabilities.dtype).tiny
-    logs = probabilities.clamp_min(least).log()
-    if form == "classes":
-        return (logs / temperature).softmax(dim=axis)
-    others = (1 - probabilities).clamp_min(least).log()
-    return ((logs - others) / temperature).sigmoid()
 
 
 def save_weights(folder: Path, name: str, state: Mapping[str, Tensor]) -> str:

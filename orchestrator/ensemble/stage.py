@@ -12,7 +12,7 @@ from orchestrator.ensemble.candidates import Candidate, Predictor, averaged, tra
 from orchestrator.ensemble.crossfit import KINDS, Crossed, Way, cross, decide, gap
 from orchestrator.ensemble.greedy import Library, Shares
 from orchestrator.ensemble.judge import Judge, make_judge, make_library
-from orchestrator.ensemble.record import Ensemble, Kind, with_temperature
+from orchestrator.ensemble.record import Ensemble, Kind
 from orchestrator.ensemble.result import (
     ENSEMBLE,
     SINGLE,
@@ -24,6 +24,7 @@ from orchestrator.ensemble.result import (
     WayFound,
 )
 from orchestrator.seeds import derive_seed
+from orchestrator.serving.combine import with_temperature
 from orchestrator.stages.sweep import Sweep
 from orchestrator.tracking.base import SWEEP, stage_key
 
@@ -114,7 +115,7 @@ def _choose(sweep: Sweep, predictor: Predictor, candidates: Sequence[Candidate])
     for members in range(1, min(GROWTH, len(best)) + 1):
         way = Way("greedy", members, seed, plain, best)
         growth.append((cross(library, way, count=settings.folds, repeats=1), way.choose(library)))
-    kind = decide(library, crossed, chosen)
+    kind = decide(library, crossed)
     return Choice(library, kept, judge, plain, crossed, chosen, kind, growth)
 
 

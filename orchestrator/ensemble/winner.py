@@ -17,9 +17,9 @@ from orchestrator.ensemble.candidates import Predictor, of_trial
 from orchestrator.ensemble.predictions import data_digest
 from orchestrator.files import replacing, write_json
 from orchestrator.preflight.gallery_draw import save, sheet
-from orchestrator.stages.sweep import WINNER_FILE, Sweep
+from orchestrator.stages.sweep import Sweep
 from orchestrator.tasks.loading import load_once
-from orchestrator.tracking.base import SWEEP, DatasetEntry, ModelEntry
+from orchestrator.tracking.base import SWEEP, DatasetEntry
 from orchestrator.training.data import in_sequence, size
 from orchestrator.training.watch import class_dimension, example_errors
 from orchestrator.types import Value
@@ -126,8 +126,8 @@ def _plain(followed: Mapping[str, Tensor | None]) -> dict[str, Any]:
     }
 
 
-def track_winner(sweep: Sweep) -> None:
-    """Tell the tracker which data the sweep used and which model came of it."""
+def track_data(sweep: Sweep) -> None:
+    """Tell the tracker which data the sweep used."""
     _, splits = load_once(sweep.config.task)
     source = sweep.config.task.target
     for context, split in (("training", splits.train), ("validation", splits.validation)):
@@ -136,16 +136,6 @@ def track_winner(sweep: Sweep) -> None:
         profile: dict[str, Value] = {"examples": size(split), "input shape": str(shape)}
         name = f"{sweep.config.task.name} {context}"
         sweep.tracker.dataset(SWEEP, DatasetEntry(name, data_digest(split), source, context, profile))
-    best, weights = sweep.best, sweep.folder / WEIGHTS_FILE
-    if best is not None and best.value is not None and weights.exists():
-        entry = ModelEntry(
-            name=f"{sweep.name}-trial-{best.number}",
-            params=best.configuration,
-            tags={"trial": str(best.number), "task": source, "epochs": str(best.epochs_run), "seed": str(best.seed)},
-            files=(weights, sweep.folder / WINNER_FILE),
-            metrics={f"winner/{sweep.task.objective}": best.value},
-        )
-        sweep.tracker.model(SWEEP, entry)
 
 
 def files(folder: Path) -> list[Path]:

@@ -60,8 +60,8 @@ def test_the_folds_share_out_all_examples() -> None:
 
 def test_independent_errors_call_for_an_ensemble_and_it_is_no_worse_on_fresh_examples() -> None:
     some = library([0.5] * 8)
-    crossed, chosen = judged(some)
-    kind = decide(some, crossed, chosen)
+    crossed, _ = judged(some)
+    kind = decide(some, crossed)
     assert kind in ("bagged", "uniform")
     gain, error = gap(some, crossed["single"], crossed[kind])
     assert gain > 3 * error > 0
@@ -72,20 +72,20 @@ def test_one_good_candidate_among_bad_ones_is_taken_alone() -> None:
     some = library([0.2, *[2.0] * 9])
     crossed, chosen = judged(some)
     assert some.cost(chosen["bagged"]) > 1.5 * some.cost(chosen["single"])
-    kind = decide(some, crossed, chosen)
+    kind = decide(some, crossed)
     assert some.cost(chosen[kind]) <= some.cost(chosen["single"])
     assert kind in ("single", "greedy")
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_a_choice_that_costs_more_than_the_best_single_has_cross_fitting_on_its_side(seed: int) -> None:
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_taken_costs_at_most_two_standard_errors_more_than_any_other_way(seed: int) -> None:
     generator = np.random.default_rng(seed)
     some = library(generator.uniform(0.2, 2.0, 10).tolist(), 30, seed, shared=0.3)
-    crossed, chosen = judged(some)
-    kind = decide(some, crossed, chosen)
-    own = some.cost(chosen[kind]) <= some.cost(chosen["single"]) * (1 + 1e-6)
-    loss, doubt = gap(some, crossed[kind], crossed["single"])
-    assert own or loss <= doubt
+    crossed, _ = judged(some)
+    kind = decide(some, crossed)
+    cheapest = min(crossed, key=lambda other: crossed[other].cost)
+    worse, error = gap(some, crossed[kind], crossed[cheapest])
+    assert worse <= 2 * error
 
 
 def test_a_gap_without_costs_of_examples_has_a_bootstrap_error_like_the_paired_one() -> None:

@@ -11,9 +11,9 @@ from orchestrator.ensemble.record import (
     Member,
     load_ensemble,
     save_weights,
-    with_temperature,
 )
 from orchestrator.errors import NoFeasibleTrialError, StorageError
+from orchestrator.serving.combine import with_temperature
 from orchestrator.tasks.digits import DigitsMLP
 
 
