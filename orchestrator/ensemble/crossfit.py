@@ -23,9 +23,9 @@ PREFERRED: Sequence[Kind] = ("bagged", "uniform", "greedy", "single")
 shipped tasks, and over 80 random divisions of their validation and test: bagged 0.862 and 0.877, uniform 0.862 and
 0.887, greedy 0.919 and 0.898."""
 DOUBT = 2.0
-"""Standard errors by which a way must cost more than the cheapest to be dropped. In the same runs 0.876 and 0.890 with
-2, 0.892 and 0.894 with 1: validation has chosen epochs and configurations before, so it is kind to what fits it best,
-and small splits often speak against ensembles that pay."""
+"""Standard errors by which a way must cost more than the cheapest to be dropped. In the same runs 0.876 and 0.890
+with 2, 0.892 and 0.894 with 1: validation has chosen epochs and configurations before, so it is kind to what fits it
+best, and small splits often speak against ensembles that pay."""
 RESAMPLES = 100
 """Bootstrap resamples of the examples for the standard error of a score without a cost for each example."""
 

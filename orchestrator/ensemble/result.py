@@ -111,7 +111,8 @@ def describe(result: EnsembleResult, directions: Sequence[str]) -> str:
     gains = "; ".join(f"{gain.value:+.2g} ± {gain.error:.2g} on {split}" for split, gain in result.gains.items())
     lines = [
         table(rows),
-        f"  members: {shares}; of {result.candidates} candidates, {result.ran} of them predicted now",
+        f"  members: {shares}",
+        f"  chosen from {result.candidates} networks, {len(result.averages)} of them averages of weights",
         f"  gain over the best single: {gains} (standard error over examples)",
         f"  {knee_line(result)}",
         f"  {cost_line(result)}",
@@ -141,9 +142,9 @@ def cost_line(result: EnsembleResult) -> str:
 
 def calibration_line(found: Calibration) -> str:
     """What the temperature does."""
-    gain = f"log-loss {found.gain.value:+.2g} ± {found.gain.error:.2g} better with it"
-    used = f"temperature {found.temperature:.3g} used" if found.used else f"no temperature ({found.temperature:.3g})"
+    used = "used" if found.used else "not used"
     return (
-        f"calibration error {found.ece['ensemble']:.2%} (best single {found.ece['single']:.2%}, with a temperature "
-        f"{found.ece['scaled']:.2%}); {used}: {gain}"
+        f"calibration error {found.ece['ensemble']:.2%} (best single {found.ece['single']:.2%}); with temperature "
+        f"{found.temperature:.3g} ({used}) {found.ece['scaled']:.2%}, log-loss lower by "
+        f"{found.gain.value:.2g} ± {found.gain.error:.2g}"
     )
