@@ -7,6 +7,7 @@ renamed, an object appears once it is complete.
 
 import functools
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
 from orchestrator.errors import ConfigError, StorageError
-from orchestrator.files import replacing
+from orchestrator.files import replacing, storing
 from orchestrator.importing import one_line
 from orchestrator.masking import mask
 from orchestrator.types import Location
@@ -85,6 +86,30 @@ def check_writable(location: Location) -> None:
     with store.writing(".writable") as handle:
         handle.write(b"1")
     store.remove(".writable")
+
+
+def make(location: Location) -> None:
+    """Make the folder, where it is one on a disk: an object store has none.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    if isinstance(location, Path):
+        with storing(location):
+            location.mkdir(parents=True, exist_ok=True)
+
+
+def check_shared(location: Location) -> None:
+    """Refuse a folder below one that :func:`make` has made, but not on a disk that this machine sees.
+
+    Raises:
+        StorageError: with what to do.
+    """
+    if isinstance(location, Path) and not location.parent.is_dir():
+        raise StorageError(
+            f"{location.parent}: is not there on {socket.gethostname()}, so this node cannot keep checkpoints where "
+            "the others find them; name a folder that all share, or an object store: trainer.checkpoint_dir=PLACE"
+        )
 
 
 def below(location: Location, *names: str) -> Location:

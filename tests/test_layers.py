@@ -41,7 +41,7 @@ STRANGERS = [
 DOORS = {
     "hydra": ["config.entry"],
     "omegaconf": ["config.entry", "config.compose"],
-    "ray": ["runners.ray", "runners.tune"],
+    "ray": ["runners.cluster", "runners.ray", "runners.tune"],
     "mlflow": [
         "serving.mlflow_model",
         "tracking.mlflow",
@@ -57,6 +57,7 @@ DOORS = {
         "study.feasibility",
         "study.samplers",
         "study.surrogate",
+        "stages.race",
         "tasks",
         "preflight.data_twins",
         "preflight.data_moments",
@@ -74,7 +75,7 @@ DOORS = {
         "report.winner_charts",
     ],
     "pandas": ["tracking.mlflow_models"],
-    "pyarrow": ["report.logbook", "stores"],
+    "pyarrow": ["report.logbook", "serving.files", "stores"],
     "torch": ["tasks", "serving", "training", "trial", "preflight", "ensemble"],
     "pydantic": ["config"],
 }

@@ -13,7 +13,7 @@ from pyarrow.fs import FileSelector, FileSystem
 
 from orchestrator.app.main import main
 from orchestrator.errors import ConfigError, StorageError
-from orchestrator.stores import below, check_writable, parse_location, store_at
+from orchestrator.stores import below, check_shared, check_writable, parse_location, store_at
 from orchestrator.training import checkpoint
 from orchestrator.types import Location
 
@@ -114,6 +114,13 @@ def test_a_place_that_is_not_there_is_refused(server: ObjectServer, tmp_path: Pa
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot be written"):
         check_writable(tmp_path / "file")
+
+
+def test_a_node_that_does_not_share_the_folder_says_so(tmp_path: Path) -> None:
+    check_shared(f"{URL}/000001")
+    check_shared(tmp_path / "000001")
+    with pytest.raises(StorageError, match="name a folder that all share"):
+        check_shared(tmp_path / "not there" / "000001")
 
 
 @pytest.fixture

@@ -26,3 +26,5 @@ class EnsembleConfig:
     """Of so many of the best trials, weights averaged along the run, and soups, are candidates too; 0: none."""
     temperature: bool = True
     """Whether probabilities may be made softer or sharper, where that helps."""
+    read_test_again: bool = False
+    """Run the stage once more although it has read the test split; the report says so, with every time of reading."""

@@ -117,7 +117,7 @@ def describe(result: EnsembleResult, directions: Sequence[str]) -> str:
         f"  {knee_line(result)}",
         f"  {cost_line(result)}",
         *([f"  {calibration_line(result.calibration)}"] if result.calibration else []),
-        "  (validation: each fold by members that the other folds chose; test: read now, once)",
+        "  (validation: each fold by members that the other folds chose; test: read now)",
     ]
     return "\n".join(lines)
 

@@ -42,7 +42,6 @@ class Choice:
     candidates: Sequence[Candidate]
     """In the library's order."""
     judge: Judge
-    plain: Sequence[int]
     crossed: Mapping[Kind, Crossed]
     chosen: Mapping[Kind, Shares]
     kind: Kind
@@ -104,19 +103,24 @@ def _choose(sweep: Sweep, predictor: Predictor, candidates: Sequence[Candidate])
     # ones come in the order of their costs.
     runs = [candidate.record.number for candidate in kept]
     best = [index for index, run in enumerate(runs) if run not in runs[:index]]
-    # A repeat is lucky by selection: the single best is the incumbent.
-    first = [index for index in plain if kept[index].record.repeats is None] or plain
+    # The single best is the sweep's, which finalists may have settled. The folds choose theirs without repeats: the
+    # best of more seeds is a lucky one.
+    numbers = {sweep.best.number} if sweep.best is not None else set()
+    winner = next((index for index in plain if runs[index] in numbers), None)
+    first = [index for index in plain if index == winner or kept[index].record.repeats is None] or plain
     ways = {kind: Way(kind, settings.members, seed, first if kind == SINGLE else plain, best) for kind in KINDS}
     examples = library.values.shape[1]
     repeats = max(1, min(settings.repeats, ENOUGH // examples))
     crossed = {kind: cross(library, way, count=settings.folds, repeats=repeats) for kind, way in ways.items()}
     chosen = {kind: way.choose(library) for kind, way in ways.items()}
+    if winner is not None:
+        chosen[SINGLE] = {winner: 1.0}
     growth = []
     for members in range(1, min(GROWTH, len(best)) + 1):
         way = Way("greedy", members, seed, plain, best)
         growth.append((cross(library, way, count=settings.folds, repeats=1), way.choose(library)))
     kind = decide(library, crossed)
-    return Choice(library, kept, judge, plain, crossed, chosen, kind, growth)
+    return Choice(library, kept, judge, crossed, chosen, kind, growth)
 
 
 class Crossing:

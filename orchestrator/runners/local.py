@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 
-from orchestrator.config.schema import RunnerConfig
+from orchestrator.config.runner import RunnerConfig
 from orchestrator.errors import OrchestratorError
 from orchestrator.runners.base import Controller
 from orchestrator.runners.limits import Clock
