@@ -19,6 +19,17 @@ Bins = Sequence[tuple[int, float, float]]
 """Examples, mean confidence and share right, per bin that is not empty."""
 
 
+_LEAST = torch.finfo(torch.float64).tiny
+
+
+def doubt(examples: int) -> float:
+    """How much of each target is left open: one example in ``examples`` + 2 could have been otherwise.
+
+    Platt 1999, "Probabilistic outputs for support vector machines", section 2.2, does the same against overfitting.
+    """
+    return 1 / (examples + 2)
+
+
 @dataclass(frozen=True)
 class Probabilities:
     """How to read a task's predictions as probabilities."""
@@ -29,14 +40,22 @@ class Probabilities:
     axis: int = 1
     """With form ``classes``: their dimension."""
 
-    def losses(self, predictions: Tensor, temperature: float | None = None) -> Tensor:
-        """Log-loss of each example (nats), shape (examples,), float64."""
+    def losses(self, predictions: Tensor, temperature: float | None = None, doubt: float = 0.0) -> Tensor:
+        """Log-loss of each example (nats), shape (examples,), float64.
+
+        ``doubt``: share of each target that is spread evenly over all classes (of a label: over both its values).
+        """
         chances = with_temperature(predictions.double(), temperature, self.form, self.axis)
         if self.form == "classes":
-            right = chances.gather(self.axis, self.targets.unsqueeze(self.axis))
+            logs = chances.clamp_min(_LEAST).log()
+            right, others = (
+                logs.gather(self.axis, self.targets.unsqueeze(self.axis)),
+                logs.mean(self.axis, keepdim=True),
+            )
         else:
-            right = torch.where(self.targets > 0, chances, 1 - chances)
-        return right.clamp_min(torch.finfo(torch.float64).tiny).log().neg().reshape(len(right), -1).mean(dim=1)
+            logs, against = chances.clamp_min(_LEAST).log(), (1 - chances).clamp_min(_LEAST).log()
+            right, others = torch.where(self.targets > 0, logs, against), (logs + against) / 2
+        return ((1 - doubt) * right + doubt * others).neg().reshape(len(right), -1).mean(dim=1)
 
     def bins(self, predictions: Tensor, temperature: float | None = None) -> Bins:
         """Confidence against the share that is right, in ``BINS`` equally wide bins of confidence.
@@ -50,11 +69,17 @@ class Probabilities:
         return binned(chances.flatten(), (self.targets > 0).flatten())
 
     def fit(self, predictions: Tensor, examples: Tensor | None = None) -> float:
-        """The temperature with the least log-loss on ``examples`` (indices; None: all)."""
+        """The temperature with the least log-loss on ``examples`` (indices; None: all).
+
+        Every target counts as if a little in doubt (see :func:`doubt`): where all examples are predicted rightly,
+        the least log-loss is at temperature 0, which the first wrong one pays for.
+        """
         part = self if examples is None else Probabilities(self.targets[examples], self.form, self.axis)
         values = predictions if examples is None else predictions[examples]
         found = minimize_scalar(
-            lambda log: float(part.losses(values, float(np.exp(log))).mean()), bounds=(-SPAN, SPAN), method="bounded"
+            lambda log: float(part.losses(values, float(np.exp(log)), doubt(len(values))).mean()),
+            bounds=(-SPAN, SPAN),
+            method="bounded",
         )
         return float(np.exp(found.x))
 
@@ -88,7 +113,7 @@ class Temperature:
     value: float
     """Fitted on all examples."""
     gain: float
-    """By how much it lowers log-loss (nats), cross-fitted."""
+    """By how much it lowers log-loss (nats; of targets a little in doubt, as it is fitted), cross-fitted."""
     error: float
     """Standard error of the gain, paired over examples."""
     ece: tuple[float, float]
@@ -103,14 +128,15 @@ class Temperature:
 def temperature(how: Probabilities, predictions: Tensor, parts: Sequence[Tensor]) -> Temperature:
     """Fit the temperature, and judge it by fitting it without each of ``parts`` (indices of examples)."""
     cooled = predictions.double().clone()
-    before = how.losses(predictions)
+    unsure = doubt(len(predictions))
+    before = how.losses(predictions, doubt=unsure)
     after = torch.empty_like(before)
     for held in parts:
         others = torch.ones(len(predictions), dtype=torch.bool)
         others[held] = False
         value = how.fit(predictions, others.nonzero().flatten())
         cooled[held] = with_temperature(predictions[held].double(), value, how.form, how.axis)
-        after[held] = Probabilities(how.targets[held], how.form, how.axis).losses(predictions[held], value)
+        after[held] = Probabilities(how.targets[held], how.form, how.axis).losses(predictions[held], value, unsure)
     gains = before - after
     error = float(gains.std()) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
     ece = expected_error(how.bins(predictions)), expected_error(how.bins(cooled))

@@ -39,6 +39,18 @@ def test_a_temperature_mends_what_is_too_sure(form: str) -> None:
     )
 
 
+def test_predictions_that_are_all_right_do_not_become_certain() -> None:
+    """What once went wrong: no error on validation, temperature 0.05, and one error on test cost more than all."""
+    targets = torch.arange(360) % 10
+    generator = torch.Generator().manual_seed(0)
+    logits = 6.0 * torch.nn.functional.one_hot(targets, 10) + torch.randn(360, 10, generator=generator)
+    predictions = logits.double().softmax(dim=1)
+    found = temperature(Probabilities(targets, "classes"), predictions, list(torch.arange(360).split(72)))
+    assert 0.4 < found.value < 1.5
+    wrong = Probabilities((targets + 1) % 10, "classes")
+    assert float(wrong.losses(predictions, found.value).mean()) < 3 * float(wrong.losses(predictions).mean())
+
+
 @pytest.mark.parametrize("form", ["classes", "labels"])
 def test_what_is_calibrated_is_left_alone(form: str) -> None:
     predictions, targets = drawn(1.0, 500, form == "labels")
