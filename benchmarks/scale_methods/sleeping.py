@@ -89,7 +89,7 @@ class _WorkerClass:
     """What ``ray.remote(TrialWorker)`` gives, of logical workers."""
 
     def __init__(self, seconds: float, workers: int) -> None:
-        host = ray.remote(num_cpus=0, max_concurrency=workers + 1)(_Host)
+        host = ray.remote(_Host).options(num_cpus=0, max_concurrency=workers + 1)
         self._hosts = [host.remote(seconds) for _ in range(PROCESSES)]
         ray.get([one.ready.remote() for one in self._hosts])
         self._made = 0
@@ -106,5 +106,6 @@ def use_logical_workers(seconds: float, workers: int) -> None:
     """From now on Tune's loop gets logical workers, whose epochs take ``seconds``."""
     made = _WorkerClass(seconds, workers)
     # The module's own view of Ray, in this process only: making and killing actors is all it does with it here.
-    shim = SimpleNamespace(remote=lambda _: made, kill=lambda _: None, wait=ray.wait)
+    shim = SimpleNamespace(**vars(ray))
+    shim.remote, shim.kill = lambda *_, **__: made, lambda _: None
     tune.ray = shim
