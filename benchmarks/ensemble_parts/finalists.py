@@ -154,7 +154,8 @@ def table(rows: Sequence[Row], tasks: Sequence[str]) -> str:
         median = statistics.median(item["regret"] for item in own)
         lines.append(
             f"| {name} | {len(own)} | {share('regret')} | {share('sd')} | {share('searched')} | "
-            f"{mean('relative'):.1%} | {median:.2f} | {mean('dropped'):.0%} | {mean('best_dropped'):.0%} | {mean('lucky'):.2f} SD |"
+            f"{mean('relative'):.1%} | {median:.2f} | {mean('dropped'):.0%} | {mean('best_dropped'):.0%} | "
+            f"{mean('lucky'):.2f} SD |"
         )
     return "\n".join(lines)
 
