@@ -1,1 +1,1 @@
-"""The parts of ``benchmarks/ensemble.py``."""
+"""The parts of ``ensemble.py``: one module a subcommand."""
