@@ -59,8 +59,8 @@ class PostgresServer:
 
     def remove(self) -> None:
         """Stop it and remove its files."""
-        self.stop()
-        shutil.rmtree(self._folder)
+        self._run("pg_ctl", "stop", "-m", "immediate", "-W")
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
     def url(self) -> str:
