@@ -1,4 +1,4 @@
-"""Two hosts with addresses of their own, the link between them cut and restored: python benchmarks/netns.py (as root).
+"""Two hosts with addresses of their own, their cable pulled and put back: python benchmarks/netns.py (as root).
 
 Two network namespaces on one machine stand for two hosts, a pair of virtual devices for the cable. Ray's head and
 the command are in the first, with two CPUs; a node with two more is in the second. In the middle of a sweep the cable
@@ -23,7 +23,7 @@ from killed_sweeps import trials  # noqa: E402
 HEAD, NODE = "10.213.7.1", "10.213.7.2"
 """Inside the namespaces only."""
 TRIALS, EPOCHS, EPOCH_S = 10, 12, 1.0
-TASK = f'''
+TASK = f"""
 import json, os, socket, subprocess, time
 from orchestrator.tasks.tabular import BreastCancer
 
@@ -35,7 +35,7 @@ class Placed(BreastCancer):
             with open("{{log}}", "a") as file:
                 file.write(json.dumps({{{{"host": here, "at": time.time()}}}}) + chr(10))
         return super().score(predictions, targets)
-'''
+"""
 
 
 class Hosts:
@@ -128,7 +128,9 @@ def main() -> int:
             *("trainer.checkpoint_epochs=1", f"runner.address={HEAD}:6379"),
         ]
         with (folder / "command.log").open("w") as out:
-            command = hosts.start(0, [sys.executable, str(ROOT / "run.py"), *words], cwd=folder, stdout=out, stderr=out)
+            command = hosts.start(
+                0, [sys.executable, str(ROOT / "run.py"), *words], cwd=folder, stdout=out, stderr=out
+            )
         wait("both hosts train", lambda: epochs()[HEAD] > 1 and epochs()[NODE] > 1)
         hosts.cable("down")
         say("cable pulled")

@@ -52,11 +52,13 @@ DOORS = {
     "optuna": ["study"],
     "sqlalchemy": ["study.server"],
     "scipy": [
+        "ensemble.calibrate",
         "study.advisor",
         "study.candidates",
         "study.feasibility",
         "study.samplers",
         "study.surrogate",
+        "stages.race",
         "tasks",
         "preflight.data_twins",
         "preflight.data_moments",
@@ -74,7 +76,7 @@ DOORS = {
         "report.winner_charts",
     ],
     "pandas": ["tracking.mlflow_models"],
-    "pyarrow": ["report.logbook", "stores"],
+    "pyarrow": ["report.logbook", "serving.files", "stores"],
     "torch": ["tasks", "serving", "training", "trial", "preflight", "ensemble"],
     "pydantic": ["config"],
 }

@@ -13,6 +13,7 @@ from types import FrameType
 
 from orchestrator.app.audit import audit
 from orchestrator.app.plan import describe_plan, stages_of, try_task
+from orchestrator.app.predict import predict
 from orchestrator.app.status import describe_status
 from orchestrator.app.train import train
 from orchestrator.app.ui import serve_ui
@@ -30,8 +31,8 @@ from orchestrator.app.wiring import (
 from orchestrator.config.compose import to_plain, to_yaml
 from orchestrator.config.entry import run_command, use_words
 from orchestrator.config.schema import RunConfig, SweepConfig
+from orchestrator.ensemble.result import describe as describe_ensemble
 from orchestrator.ensemble.ship import MODELS, ship, track_models
-from orchestrator.ensemble.stage import describe as describe_ensemble
 from orchestrator.ensemble.stage import run_ensemble
 from orchestrator.ensemble.winner import files, keep_predictions, track_data
 from orchestrator.errors import InterruptedSweepError, NoFeasibleTrialError, OrchestratorError, StorageError
@@ -42,6 +43,7 @@ from orchestrator.progress import Progress, log_to, short, table
 from orchestrator.report.logbook import logbook
 from orchestrator.report.page import REPORT_FILE, Report, write_report
 from orchestrator.report.view import read_view, view_of
+from orchestrator.stages.ledger import describe_reads
 from orchestrator.stages.preflight import baselines, check_names, compare_with_baselines, run_preflight_stage
 from orchestrator.stages.recipe import StageSequence
 from orchestrator.stages.sweep import Plan, Sweep, make_plan, open_sweep, retrain_command
@@ -79,6 +81,9 @@ def _dispatch(config: RunConfig) -> int:
     if config.preflight.list:
         print(overview())
         return 0
+    if config.stage.name == "predict":
+        print(predict(config))
+        return 0
     plan = make_plan(config)
     stages = stages_of(config)
     check_names(config.preflight)
@@ -110,7 +115,8 @@ def run_stages(plan: Plan, names: list[str]) -> None:
     Raises:
         OrchestratorError: see :mod:`orchestrator.errors`.
     """
-    if all(plan.config.stages[name].kind == "ensemble" for name in names) and not plan.exists:
+    needing = ("finalists", "ensemble")
+    if all(plan.config.stages[name].kind in needing for name in names) and not plan.exists:
         raise NoFeasibleTrialError(f"sweep {plan.name} has no trained checkpoint; run a search stage first")
     if not plan.exists:
         # Later MLflow may be away: trials go on without it.
@@ -138,7 +144,8 @@ def _run_tracked(sweep: Sweep, names: list[str]) -> None:
             for name in names:
                 if sweep.config.stages[name].kind == "preflight":
                     run_preflight_stage(sweep, name, stopping, again=names == [name])
-            _search(sweep, [name for name in names if sweep.config.stages[name].kind == "search"], stopping)
+            trained = ("search", "finalists")
+            _train(sweep, [name for name in names if sweep.config.stages[name].kind in trained], stopping)
             for name in names:
                 if sweep.config.stages[name].kind == "ensemble" and not stopping():
                     _ensemble(sweep, name)
@@ -165,7 +172,7 @@ def _run_tracked(sweep: Sweep, names: list[str]) -> None:
         sweep.tracker.close()
 
 
-def _search(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> None:
+def _train(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> None:
     if all(name in sweep.ledger.finished for name in names):
         for name in names:
             sweep.progress.say(f"[{name}] finished before; skipped")
@@ -186,11 +193,17 @@ def _search(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> Non
 
 
 def _ensemble(sweep: Sweep, name: str) -> None:
-    if name in sweep.ledger.finished:
-        sweep.progress.say(f"[{name}] finished before; skipped (the test split is read once)")
+    reader = sweep.ledger.test_reader
+    if reader is not None and not sweep.config.ensemble.read_test_again:
+        read = describe_reads(sweep.ledger.test_reads)
+        done = "finished before; skipped" if reader == name else "not run"
+        sweep.progress.say(
+            f"[{name}] {done}: the test split is read once, and was read by {reader} {read}; "
+            "ensemble.read_test_again=true reads it again"
+        )
         return
     result = run_ensemble(sweep, name)
-    text = f"[{name}] verdict:\n{describe_ensemble(sweep, result)}"
+    text = f"[{name}] verdict:\n{describe_ensemble(result, list(sweep.task.directions))}"
     sweep.ledger.finish(name, result, text)
     sweep.track_stage_end(name)
     sweep.progress.say(text)

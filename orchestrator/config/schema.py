@@ -13,8 +13,10 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from orchestrator.config.audit import AuditConfig
+from orchestrator.config.ensemble import EnsembleConfig
 from orchestrator.config.errors import describe, suggest
 from orchestrator.config.failure import FailureConfig
+from orchestrator.config.finalists import FinalistsConfig
 from orchestrator.config.hyperparameters import (
     GROUPS,
     STRICT,
@@ -24,6 +26,7 @@ from orchestrator.config.hyperparameters import (
     OptimizerConfig,
     ScheduleConfig,
 )
+from orchestrator.config.predict import PredictConfig
 from orchestrator.config.preflight import PreflightConfig
 from orchestrator.config.runner import RunnerConfig
 from orchestrator.config.space import RangeConfig, SpaceConfig
@@ -37,7 +40,7 @@ _TYPED: Mapping[str, type] = {
 }
 """The families whose hyperparameters are known here; those of ``model`` are the task's."""
 
-VERBS = ("all", "audit", "status", "train", "report", "logbook", "ui")
+VERBS = ("all", "audit", "status", "train", "predict", "report", "logbook", "ui")
 """What ``stage=`` takes beside the stages of the recipe."""
 
 
@@ -97,8 +100,9 @@ class SweepConfig:
 class StageConfig:
     """One question of the recipe."""
 
-    kind: Literal["preflight", "search", "ensemble"]
-    """preflight: checks of data and training code; search: trials; ensemble: combine what was trained."""
+    kind: Literal["preflight", "search", "finalists", "ensemble"]
+    """preflight: checks of data and training code; search: trials; finalists: the best once more, for longer and
+    with several seeds; ensemble: combine what was trained."""
     asks: str
     """The question, in words."""
     varies: tuple[str, ...] = Field(default=())
@@ -123,10 +127,6 @@ class StageConfig:
     """Whether trials may be stopped early. False where early values mislead."""
     timeout_s: float | None = Field(default=None, gt=0)
     """Seconds after which no new trial starts and running ones end; null: none."""
-    members: int = Field(default=5, ge=1)
-    """Ensemble stage: largest number of different members (the recipe: gains end near 5)."""
-    candidates: int = Field(default=20, ge=1)
-    """Ensemble stage: how many of the best checkpoints are considered."""
 
 
 _BUDGET: Mapping[Literal["high", "medium", "low"], float] = {"high": 6.0, "medium": 4.0, "low": 2.0}
@@ -248,6 +248,9 @@ class TrainerConfig:
     """Examples per forward pass in evaluation."""
     data_workers: int = Field(default=0, ge=0)
     """Loader processes per trial, for data sets that are not tensors in memory."""
+    swa_share: float = Field(default=0.25, ge=0, le=1)
+    """Last share of a trial's epochs over which weights are averaged for the ensemble stage (SWA, Izmailov et al.
+    2018; the last quarter is our choice); 0: none. Training itself is not changed."""
     checkpoint_epochs: int = Field(default=10, ge=1)
     """Epochs between checkpoints, beside those at rungs and at the end."""
     keep_checkpoints: int = Field(default=30, ge=1)
@@ -265,6 +268,8 @@ class TrainConfig:
 
     seed: int | None = Field(default=None, ge=0, lt=2**32)
     """Training seed; null: derived from the run's seed."""
+    schedule_epochs: int | None = Field(default=None, ge=1)
+    """Epochs that the learning-rate schedule covers, after which the rate stays; null: all of trainer.epochs."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -303,7 +308,7 @@ class StageChoice:
     """Which stage or verb the command runs."""
 
     name: str
-    """A stage of the recipe, or all, audit, status, train, report, logbook, ui."""
+    """A stage of the recipe, or all, audit, status, train, predict, report, logbook, ui."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -331,6 +336,9 @@ class RunConfig:
     trainer: TrainerConfig = TrainerConfig()
     train: TrainConfig = TrainConfig()
     audit: AuditConfig = AuditConfig()
+    finalists: FinalistsConfig = FinalistsConfig()
+    ensemble: EnsembleConfig = EnsembleConfig()
+    predict: PredictConfig = PredictConfig()
     logbook: LogbookConfig = LogbookConfig()
     ui: UiConfig = UiConfig()
     sweep: SweepConfig = SweepConfig()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from orchestrator.config.hyperparameters import from_flat
 from orchestrator.ensemble.record import ENSEMBLE_FILE, load_ensemble
+from orchestrator.masking import masked
 from orchestrator.serving.combine import Form
 from orchestrator.serving.model import FORMAT, Description, Member, Network, read_description
 from orchestrator.serving.package import EXPORTED, MODEL, Parts, export, version_in, write_package
@@ -117,7 +118,8 @@ def _described(
         version=version,
         sweep=sweep.name,
         task=config.target,
-        args=dict(config.args),
+        # Where it predicts the data is not read: an address needs no password there.
+        args=masked(dict(config.args)),
         members=recipe.members,
         shape=list(parts.example.shape[1:]),
         dtype=str(parts.example.numpy().dtype),

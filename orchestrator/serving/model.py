@@ -157,7 +157,8 @@ class Model:
         device = next(self.network.parameters()).device
         found = [np.empty((0, *description.output_shape))]
         for start in range(0, len(inputs), BATCH):
-            batch = np.ascontiguousarray(inputs[start : start + BATCH], dtype=description.dtype)
+            # A copy: what is mapped from a file may not be written to, which PyTorch warns of.
+            batch = np.array(inputs[start : start + BATCH], dtype=description.dtype, order="C")
             found.append(self.network(torch.from_numpy(batch).to(device)).cpu().numpy())
         return np.concatenate(found)
 
