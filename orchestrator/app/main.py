@@ -19,6 +19,7 @@ from orchestrator.app.train import train
 from orchestrator.app.ui import serve_ui
 from orchestrator.app.wiring import (
     check_checkpoint_dir,
+    check_storage,
     check_sweep_dir,
     check_tracking,
     code_version,
@@ -122,6 +123,7 @@ def run_stages(plan: Plan, names: list[str]) -> None:
         # Later MLflow may be away: trials go on without it.
         check_tracking(plan.config)
         check_checkpoint_dir(plan.config)
+        check_storage(plan.config)
     check_sweep_dir(plan)
     progress = Progress()
     with open_sweep(plan, progress) as sweep, log_to(sweep.folder / "orchestrator.log"):
