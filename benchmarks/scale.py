@@ -1,4 +1,4 @@
-"""What the driver costs, and how busy it keeps the workers, at 1 to 256 workers and 100 to 10,000 trials.
+"""What the driver costs, and how busy it keeps the workers, at 1 to 8 workers and 100 to 10,000 trials.
 
 ``python benchmarks/scale.py`` (``--only busy``, ``--only growth``). See README.md beside this file.
 """
@@ -16,9 +16,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-WORKERS = (1, 2, 8, 64, 256)
-LOGICAL_FROM = 64
-"""Workers from which on they are logical."""
+WORKERS = (1, 2, 8)
 GROWTH = {"random": (100, 1000, 10_000), "staged": (100, 300, 1000)}
 TIMEOUT_S = 7200
 
@@ -50,7 +48,7 @@ def busy_row(run: Run) -> list[str]:
     """One row of the table of busy workers."""
     end, used = run["marks"][-1], run["used"]
     return [
-        f"{run['workers']}{' logical' if run['logical'] else ''}",
+        f"{run['workers']}",
         run["sampler"],
         f"{end['seconds']:.0f}",
         f"{end['trials']:.0f}",
@@ -107,9 +105,13 @@ def main() -> None:
             # With rungs at 1 and 3 of 9 epochs a trial has about 3 results.
             trials = max(4 * workers, round(workers * words.minutes * 60 / words.seconds / 3))
             run = measure(
-                "busy", workers=workers, sampler=sampler, trials=trials, seconds=words.seconds,
-                logical=workers >= LOGICAL_FROM, tracking=words.tracking,
-            )  # fmt: skip
+                "busy",
+                workers=workers,
+                sampler=sampler,
+                trials=trials,
+                seconds=words.seconds,
+                tracking=words.tracking,
+            )
             runs.append(run)
             rows.append(busy_row(run))
             print("  ".join(rows[-1]), flush=True)

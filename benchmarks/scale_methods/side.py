@@ -123,15 +123,10 @@ def _runner(words: argparse.Namespace, config: Any, sweep: Sweep) -> tuple[Any, 
             return [value_of(configuration, seed, epoch) for epoch in range(1, words.epochs + 1)]
 
         return lambda: simulated.clock, simulated, CurveProgram(curve, lambda number: sweep.study[number].inherited)
-    # Ray starts a process for every CPU it is told of in advance: here they are logical.
-    for name in ("prestart_worker_first_driver", "enable_worker_prestart"):
-        os.environ[f"RAY_{name}"] = "0"
     from orchestrator.runners.ray import RayRunner
-    from scale_methods.sleeping import Sleep, use_logical_workers
+    from scale_methods.sleeping import Sleep
 
     runner = RayRunner(config.runner)
-    if words.logical:
-        use_logical_workers(words.seconds, words.workers)
     return time.monotonic, runner, Sleep(words.seconds)
 
 
@@ -146,7 +141,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--sampler", default="random")
     parser.add_argument("--tracking", default="mlflow")
-    parser.add_argument("--logical", action="store_true")
     parser.add_argument("--marks", type=int, nargs="*", default=[])
     parser.add_argument("--profile", help="write cProfile's statistics of the driver's main thread there")
     words = parser.parse_args()
