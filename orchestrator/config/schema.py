@@ -19,6 +19,7 @@ from orchestrator.config.hyperparameters import (
     GROUPS,
     STRICT,
     DataConfig,
+    DistillConfig,
     Hyperparameters,
     LossConfig,
     OptimizerConfig,
@@ -35,6 +36,7 @@ _TYPED: Mapping[str, type] = {
     "data": DataConfig,
     "schedule": ScheduleConfig,
     "loss": LossConfig,
+    "distill": DistillConfig,
 }
 """The families whose hyperparameters are known here; those of ``model`` are the task's."""
 
@@ -95,8 +97,9 @@ class SweepConfig:
 class StageConfig:
     """One question of the recipe."""
 
-    kind: Literal["preflight", "search", "ensemble"]
-    """preflight: checks of data and training code; search: trials; ensemble: combine what was trained."""
+    kind: Literal["preflight", "search", "ensemble", "distill"]
+    """preflight: checks of data and training code; search: trials; ensemble: combine what was trained; distill:
+    one network taught by the ensemble."""
     asks: str
     """The question, in words."""
     varies: tuple[str, ...] = Field(default=())
@@ -125,6 +128,8 @@ class StageConfig:
     """Ensemble stage: largest number of different members (the recipe: gains end near 5)."""
     candidates: int = Field(default=20, ge=1)
     """Ensemble stage: how many of the best checkpoints are considered."""
+    seeds: int = Field(default=3, ge=2)
+    """Distill stage: trainings with and without the teacher, with the same seeds."""
 
 
 _BUDGET: Mapping[Literal["high", "medium", "low"], float] = {"high": 6.0, "medium": 4.0, "low": 2.0}
@@ -255,6 +260,8 @@ class TrainerConfig:
     abfs://, hdfs://; credentials from the environment); null: in the sweep's folder."""
     disk_gb: float = Field(default=10.0, gt=0)
     """Most gigabytes of checkpoints a sweep keeps; the worst go first."""
+    teacher: str | None = None
+    """File of a teacher's predictions on the training split; set by the stage of kind distill for its trials."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -320,6 +327,8 @@ class RunConfig:
     model: Mapping[str, Value] = field(default_factory=dict)
     schedule: ScheduleConfig = ScheduleConfig()
     loss: LossConfig = LossConfig()
+    distill: DistillConfig | None = None
+    """Hyperparameters of a student's training; set by the stage of kind distill for its trials."""
     sampler: SamplerConfig = SamplerConfig()
     pruner: PrunerConfig = PrunerConfig()
     preflight: PreflightConfig = PreflightConfig()
@@ -387,4 +396,5 @@ class RunConfig:
             schedule=self.schedule,
             loss=self.loss,
             model=self.model,
+            distill=self.distill,
         )

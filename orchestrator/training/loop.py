@@ -29,6 +29,7 @@ from orchestrator.training.data import Batch, in_sequence, load, size, steps_per
 from orchestrator.training.optimizers import make_optimizer
 from orchestrator.training.schedules import multiplier
 from orchestrator.training.scores import as_scores
+from orchestrator.training.teacher import open_teacher
 from orchestrator.training.watch import Watch
 from orchestrator.types import EpochResult, Reason, TrialSpec
 
@@ -58,6 +59,7 @@ class Loop:
         self.hp = hyperparameters
         self.config = config
         self.spec = spec
+        self.teacher = open_teacher(config, hyperparameters, size(splits.train))
         self.device = pick_device(config)
         seed_everything(derive_seed(spec.seed, "init"))
         self.model = task.model(**hyperparameters.model).to(self.device)
@@ -109,9 +111,9 @@ class Loop:
         order = training_order(size(self.splits.train), self.hp.data.batch_size, self.spec.seed, self.epoch)
         total_loss, total_norm, seen, clipped = 0.0, 0.0, 0, 0
         limit = self.hp.optimizer.clip_norm
-        for batch in load(self.splits.train, order, self.config.data_workers):
+        for indices, batch in zip(order, load(self.splits.train, order, self.config.data_workers), strict=True):
             rate = self._set_learning_rate()
-            loss = self._backward(self._to_device(batch))
+            loss = self._backward(self._to_device(batch), indices)
             norm = self._update()
             total_norm += norm
             clipped += 0 < limit < norm
@@ -128,18 +130,21 @@ class Loop:
             group["lr"] = rate
         return rate
 
-    def _backward(self, batch: Batch) -> float:
-        """Accumulate the gradient of the batch's mean loss; returns that loss."""
+    def _backward(self, batch: Batch, indices: Tensor) -> float:
+        """Accumulate the gradient of the batch's mean loss; returns that loss. ``indices``: of its examples."""
         inputs, targets = batch
         if self.hp.data.augmentation > 0:
             inputs, targets = self.task.augment(inputs, targets, self.hp.data.augmentation)
         part = self.config.microbatch_size or len(inputs)
         self.optimizer.zero_grad()
         total = 0.0
-        for some_inputs, some_targets in zip(torch.split(inputs, part), torch.split(targets, part), strict=True):
+        pieces = zip(*(torch.split(values, part) for values in (inputs, targets, indices)), strict=True)
+        for some_inputs, some_targets, rows in pieces:
             with self._autocast():
                 outputs = self.model(some_inputs)
                 loss = self.task.loss(outputs, some_targets, self.hp.loss.label_smoothing)
+                if self.teacher is not None:
+                    loss = self.teacher.mix(self.task, loss, outputs, rows)
             value = loss.item()
             if not math.isfinite(value):
                 raise InfeasibleTrialError(
