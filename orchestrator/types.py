@@ -114,6 +114,8 @@ class TrialSpec:
     """Seconds that it may run on one worker; None: any."""
     heartbeat_s: float | None = None
     """Seconds that it may take to finish an epoch; None: any."""
+    schedule_epochs: int | None = None
+    """Epochs that the learning-rate schedule covers, after which the rate stays; None: the budget."""
 
 
 @dataclass(frozen=True, slots=True)

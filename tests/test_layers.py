@@ -56,6 +56,7 @@ DOORS = {
         "study.feasibility",
         "study.samplers",
         "study.surrogate",
+        "stages.race",
         "tasks",
         "preflight.data_twins",
         "preflight.data_moments",

@@ -86,7 +86,7 @@ def distill(sweep: Sweep, name: str, stopping: Callable[[], bool]) -> DistillRes
             if tuned is None:
                 raise NoFeasibleTrialError(f"{name}: no training with the teacher gave a value")
             chosen = {"label-only": best.configuration, "student": tuned.configuration}
-            ended = _train(student, runner, plan, chosen, settings.seeds, stopping)
+            ended = _train(student, runner, plan, chosen, (settings.seeds, best.epochs), stopping)
         finally:
             runner.close()
     whole = [index for index in range(settings.seeds) if all((who, index) in ended for who in chosen)]
@@ -144,10 +144,15 @@ def _train(
     runner: Runner,
     plan: Plan,
     chosen: Mapping[str, Configuration],
-    seeds: int,
+    extent: tuple[int, int],
     stopping: Callable[[], bool],
 ) -> Mapping[tuple[str, int], Training]:
-    """Train each configuration with each seed; those whose training failed are said and left out."""
+    """Train each configuration with each seed; those whose training failed are said and left out.
+
+    Args:
+        extent: seeds, and epochs: as many as the winner was trained for.
+    """
+    seeds, epochs = extent
     root = checkpoint_location(plan, student.ledger.sweep_id)
     beside: Location = type(root)(f"{root}-seeds")
     make(beside)
@@ -159,7 +164,7 @@ def _train(
                 stage=_STAGE,
                 configuration=configuration,
                 seed=derive_seed(student.config.seed, "distill", index),
-                epochs=student.config.trainer.epochs,
+                epochs=epochs,
                 directory=below(beside, f"{who}-{index}"),
             )
     controller = Seeds(list(specs.values()), stopping)

@@ -44,6 +44,7 @@ from orchestrator.progress import Progress, log_to, short, table
 from orchestrator.report.logbook import logbook
 from orchestrator.report.page import REPORT_FILE, Report, write_report
 from orchestrator.report.view import read_view, view_of
+from orchestrator.stages.ledger import describe_reads
 from orchestrator.stages.preflight import baselines, check_names, compare_with_baselines, run_preflight_stage
 from orchestrator.stages.recipe import StageSequence
 from orchestrator.stages.sweep import Plan, Sweep, make_plan, open_sweep, retrain_command
@@ -115,7 +116,8 @@ def run_stages(plan: Plan, names: list[str]) -> None:
     Raises:
         OrchestratorError: see :mod:`orchestrator.errors`.
     """
-    if all(plan.config.stages[name].kind in ("ensemble", "distill") for name in names) and not plan.exists:
+    needing = ("finalists", "ensemble", "distill")
+    if all(plan.config.stages[name].kind in needing for name in names) and not plan.exists:
         raise NoFeasibleTrialError(f"sweep {plan.name} has no trained checkpoint; run a search stage first")
     if not plan.exists:
         # Later MLflow may be away: trials go on without it.
@@ -142,7 +144,8 @@ def _run_tracked(sweep: Sweep, names: list[str]) -> None:
             for name in names:
                 if sweep.config.stages[name].kind == "preflight":
                     run_preflight_stage(sweep, name, stopping, again=names == [name])
-            _search(sweep, [name for name in names if sweep.config.stages[name].kind == "search"], stopping)
+            trained = ("search", "finalists")
+            _train(sweep, [name for name in names if sweep.config.stages[name].kind in trained], stopping)
             for name in names:
                 if sweep.config.stages[name].kind == "ensemble" and not stopping():
                     _ensemble(sweep, name)
@@ -172,7 +175,7 @@ def _run_tracked(sweep: Sweep, names: list[str]) -> None:
         sweep.tracker.close()
 
 
-def _search(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> None:
+def _train(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> None:
     if all(name in sweep.ledger.finished for name in names):
         for name in names:
             sweep.progress.say(f"[{name}] finished before; skipped")
@@ -193,8 +196,14 @@ def _search(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> Non
 
 
 def _ensemble(sweep: Sweep, name: str) -> None:
-    if name in sweep.ledger.finished:
-        sweep.progress.say(f"[{name}] finished before; skipped (the test split is read once)")
+    reader = sweep.ledger.test_reader
+    if reader is not None and not sweep.config.ensemble.read_test_again:
+        read = describe_reads(sweep.ledger.test_reads)
+        done = "finished before; skipped" if reader == name else "not run"
+        sweep.progress.say(
+            f"[{name}] {done}: the test split is read once, and was read by {reader} {read}; "
+            "ensemble.read_test_again=true reads it again"
+        )
         return
     result = run_ensemble(sweep, name)
     text = f"[{name}] verdict:\n{describe_ensemble(sweep, result)}"

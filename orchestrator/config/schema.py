@@ -13,8 +13,10 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from orchestrator.config.audit import AuditConfig
+from orchestrator.config.ensemble import EnsembleConfig
 from orchestrator.config.errors import describe, suggest
 from orchestrator.config.failure import FailureConfig
+from orchestrator.config.finalists import FinalistsConfig
 from orchestrator.config.hyperparameters import (
     GROUPS,
     STRICT,
@@ -97,9 +99,9 @@ class SweepConfig:
 class StageConfig:
     """One question of the recipe."""
 
-    kind: Literal["preflight", "search", "ensemble", "distill"]
-    """preflight: checks of data and training code; search: trials; ensemble: combine what was trained; distill:
-    one network taught by the ensemble."""
+    kind: Literal["preflight", "search", "finalists", "ensemble", "distill"]
+    """preflight: checks of data and training code; search: trials; finalists: the best once more, for longer and
+    with several seeds; ensemble: combine what was trained; distill: one network taught by the ensemble."""
     asks: str
     """The question, in words."""
     varies: tuple[str, ...] = Field(default=())
@@ -270,6 +272,8 @@ class TrainConfig:
 
     seed: int | None = Field(default=None, ge=0, lt=2**32)
     """Training seed; null: derived from the run's seed."""
+    schedule_epochs: int | None = Field(default=None, ge=1)
+    """Epochs that the learning-rate schedule covers, after which the rate stays; null: all of trainer.epochs."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -338,6 +342,8 @@ class RunConfig:
     trainer: TrainerConfig = TrainerConfig()
     train: TrainConfig = TrainConfig()
     audit: AuditConfig = AuditConfig()
+    finalists: FinalistsConfig = FinalistsConfig()
+    ensemble: EnsembleConfig = EnsembleConfig()
     predict: PredictConfig = PredictConfig()
     logbook: LogbookConfig = LogbookConfig()
     ui: UiConfig = UiConfig()

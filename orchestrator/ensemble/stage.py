@@ -69,8 +69,10 @@ def run_ensemble(sweep: Sweep, stage: str) -> EnsembleResult:
 
     members = choose(torch.arange(len(targets)))
     crossed = _cross_fitted(validation, _halves(len(targets), seed), choose)
-    # A repeat is lucky by selection: the single best is the incumbent.
-    single = next((index for index, record in enumerate(candidates) if record.repeats is None), 0)
+    # A repeat is lucky by selection: the single best is the sweep's.
+    best = sweep.best
+    first = next((index for index, record in enumerate(candidates) if record.repeats is None), 0)
+    single = next((index for index, record in enumerate(candidates) if best and record.number == best.number), first)
     needed = sorted({single, *members})
     # Noted before it happens: a kill in between must not hide a reading.
     sweep.ledger.note_test_read()
@@ -161,7 +163,7 @@ def describe(sweep: Sweep, result: EnsembleResult) -> str:
         label = f"best single (trial {result.single})" if who == "single" else f"ensemble of {len(result.weights)}"
         scores = [result.validation[who], result.test[who]]
         rows.append([label, *(f"{split[name]:.4g}" for split in scores for name in sweep.task.directions)])
-    note = "validation: each half by members that the other half chose; test: read now, once"
+    note = "validation: each half by members that the other half chose; test: read now"
     return f"{table(rows)}\n  members: {shares}\n  ({note})"
 
 

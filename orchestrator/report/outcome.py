@@ -11,7 +11,8 @@ from orchestrator.progress import short
 from orchestrator.report.answers import worth
 from orchestrator.report.html import Picture, bullets, code, details, figures, paragraph, table, text
 from orchestrator.report.pictures import Pictures
-from orchestrator.report.view import FINISHED, INFEASIBLE, REPEATS, RUNNING, STOPPED, SweepView
+from orchestrator.report.view import FINALIST, FINISHED, INFEASIBLE, REPEATS, RUNNING, STOPPED, SweepView
+from orchestrator.stages.notes import finalist_rows
 from orchestrator.stages.sweep import retrain_command
 from orchestrator.utilisation import Use, describe, shares
 
@@ -31,7 +32,14 @@ _PICTURES = {
     "label_noise": "Examples whose label a classical model doubts most: look whether they are labelled wrongly.",
 }
 """What the preflight's pictures show, by the beginning of their file's name."""
-_COLOURS = {FINISHED: "--c1", STOPPED: "--muted", INFEASIBLE: "--c4", REPEATS: "--c3", RUNNING: "--c2"}
+_COLOURS = {
+    FINISHED: "--c1",
+    STOPPED: "--muted",
+    INFEASIBLE: "--c4",
+    REPEATS: "--c3",
+    FINALIST: "--c5",
+    RUNNING: "--c2",
+}
 
 
 def mattered(view: SweepView, pictures: Pictures) -> str:
@@ -101,6 +109,28 @@ def ensemble(view: SweepView, pictures: Pictures) -> str:
             members = ", ".join(f"trial {number} {share:.0%}" for number, share in entry["weights"].items())
             body += table(rows) + paragraph(f"Members: {members}.") + paragraph(worth(view, entry))
     return body + figures(pictures["ensemble"]) if body else ""
+
+
+def finalists(view: SweepView, pictures: Pictures) -> str:
+    """Every finalist with every seed, beside its value in the search, and how sure the winner is."""
+    body = ""
+    for entry in view.finished.values():
+        if "finalists" not in entry:
+            continue
+        won = entry["winner"]
+        body += paragraph(
+            f"The best {len(entry['finalists'])} configurations of the search, trained again for {entry['budget']} "
+            f"epochs and more while they improved, with the same {len(entry['seeds'])} fresh seeds. "
+            + (
+                f"The configuration of trial {won} has the best mean; trial {entry['best_trial']}, its best fresh "
+                "seed, is the winner of the sweep."
+                if won is not None
+                else "None was through: the search's best stays."
+            )
+        )
+        body += table(finalist_rows(entry))
+        body += "".join(paragraph(f"{line[0].upper()}{line[1:]}.") for line in entry["remarks"])
+    return body
 
 
 def cost(view: SweepView, pictures: Pictures) -> str:

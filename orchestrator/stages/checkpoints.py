@@ -1,7 +1,7 @@
 """Which checkpoints a sweep keeps: those of running trials and of the best finished ones, within a cap."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from orchestrator.stores import below, make, store_at
@@ -41,8 +41,14 @@ class CheckpointStore:
         """Whether the checkpoint of ``number`` is there."""
         return number in self._sizes
 
-    def ended(self, record: TrialRecord, records: Iterable[TrialRecord]) -> None:
-        """A trial has ended: apply the policy to all. The log says what went and why."""
+    def ended(self, record: TrialRecord, records: Iterable[TrialRecord], kept: Collection[int] = ()) -> None:
+        """A trial has ended: apply the policy to all. The log says what went and why.
+
+        Args:
+            record: the trial.
+            records: all of the sweep.
+            kept: trials whose checkpoint stays whatever they are worth.
+        """
         size = store_at(self.location(record.number)).size(checkpoint.NAME)
         if size is None:
             return
@@ -55,10 +61,12 @@ class CheckpointStore:
         self._thin_stopped(records)
         best = [other.number for other in ranked(records, self._direction) if other.number in self._sizes]
         for number in best[self._keep :]:
-            self._remove(number, f"not among the best {self._keep}")
-        kept = best[: self._keep]
-        while len(kept) > 1 and sum(self._sizes.values()) > self._bytes:
-            self._remove(kept.pop(), f"checkpoints exceed trainer.disk_gb={self._bytes / 1e9:g}")
+            if number not in kept:
+                self._remove(number, f"not among the best {self._keep}")
+        left = best[: self._keep]
+        while len(left) > 1 and sum(self._sizes.values()) > self._bytes:
+            if (last := left.pop()) not in kept:
+                self._remove(last, f"checkpoints exceed trainer.disk_gb={self._bytes / 1e9:g}")
 
     def _thin_stopped(self, records: Iterable[TrialRecord]) -> None:
         """Of the trials that were stopped and may be continued keep the best."""

@@ -10,17 +10,22 @@ from dataclasses import replace
 
 from orchestrator.errors import StorageError
 from orchestrator.progress import duration
+from orchestrator.stages.finalists import FinalistsStage
 from orchestrator.stages.ledger import Verdict
 from orchestrator.stages.search import SearchStage
+from orchestrator.stages.standing import conclude
+from orchestrator.stages.standing import describe as describe_standing
 from orchestrator.stages.sweep import Sweep
 from orchestrator.stages.verdict import describe, judge
-from orchestrator.stages.visits import make_visits, varied
+from orchestrator.stages.visits import Visit, make_visits, varied
+from orchestrator.study.records import searched
 from orchestrator.types import Decision, EpochResult, Outcome, Reason, TrialSpec
 from orchestrator.utilisation import Use, Utilisation, added, shares
 
 
 class StageSequence:
-    """The unfinished visits of the search stages ``names``; a :class:`~orchestrator.runners.base.Controller`.
+    """The unfinished visits of the stages ``names``, searches first, then finalists; a
+    :class:`~orchestrator.runners.base.Controller`.
 
     Args:
         sweep: the open sweep.
@@ -44,17 +49,19 @@ class StageSequence:
         self.usage = usage or Utilisation(workers)
         self._usage_before: dict[str, dict[str, float]] = {}
         asking = []
-        for name in names:
+        kinds = {name: sweep.config.stages[name].kind for name in names}
+        for name in (name for name in names if kinds[name] == "search"):
             if varied(sweep.space, sweep.config.stages[name]):
                 asking.append(name)
             elif name not in sweep.ledger.finished:
                 skip_stage(sweep, name)
         self._visits = make_visits(sweep.config, asking)
+        self._visits += [Visit(name) for name in names if kinds[name] == "finalists"]
         self._several = len(self._visits) > 1
         self._began, self._epochs_before = time.monotonic(), _paid(sweep)
         sweep.progress.whole = self._progress
         # Oldest first; only the last begins trials, those before it wait for theirs to end.
-        self._active: list[SearchStage] = []
+        self._active: list[SearchStage | FinalistsStage] = []
 
     def ask(self) -> TrialSpec | None:
         """See :class:`~orchestrator.runners.base.Controller`."""
@@ -104,7 +111,7 @@ class StageSequence:
         stage.tell(number, outcome)
         for other in self._active:
             if other is not stage:
-                other.policy.observe(self._sweep.study[number])
+                other.observe(self._sweep.study[number])
         while len(self._active) > 1 and not self._active[0].running and not self._stopping():
             self._finish(self._active[0])
 
@@ -130,14 +137,14 @@ class StageSequence:
         left = f", about {duration(took * (total - spent) / own)} left" if own > 0.02 * total and share < 1 else ""
         return f"sweep {share:.0%}{left}"
 
-    def _stage_of(self, number: int) -> SearchStage:
+    def _stage_of(self, number: int) -> SearchStage | FinalistsStage:
         return next(stage for stage in self._active if number in stage.begun)
 
-    def _may_overlap(self, stage: SearchStage) -> bool:
+    def _may_overlap(self, stage: SearchStage | FinalistsStage) -> bool:
         """Whether the next visit may begin while trials of this one run: in passes, so that no worker waits; but
         not before the last visit, whose budget is what the others have left."""
         passing = not stage.visit.alone and not self._sweep.config.deterministic
-        return passing and bool(self._visits) and self._visits[0].up_to is None
+        return passing and bool(self._visits) and not self._visits[0].alone and self._visits[0].up_to is None
 
     def _begin_next(self) -> bool:
         """Begin the next visit; False when there is none left."""
@@ -148,26 +155,37 @@ class StageSequence:
                 continue
             self.usage.settle()
             self._usage_before[visit.key] = added(self.usage.workers)
-            self._active.append(SearchStage(self._sweep, visit, self._workers))
+            if self._sweep.config.stages[visit.stage].kind == "finalists":
+                self._active.append(FinalistsStage(self._sweep, visit))
+            else:
+                self._active.append(SearchStage(self._sweep, visit, self._workers))
             return True
         return False
 
-    def _finish(self, stage: SearchStage) -> None:
-        sweep, before = self._sweep, self._usage_before.pop(stage.visit.key)
+    def _finish(self, stage: SearchStage | FinalistsStage) -> None:
+        sweep, key = self._sweep, stage.visit.key
+        before = self._usage_before.pop(key)
         self.note_usage()
-        spent = {use: seconds - before[use] for use, seconds in added(self.usage.workers).items()}
-        verdict = replace(judge(stage), usage=shares(spent))
-        text = describe(sweep, verdict)
-        sweep.ledger.finish(stage.visit.key, verdict, text)
-        sweep.track_stage_end(stage.visit.key)
+        usage = shares({use: seconds - before[use] for use, seconds in added(self.usage.workers).items()})
+        if isinstance(stage, FinalistsStage):
+            standing = replace(conclude(stage), usage=usage)
+            said = text = describe_standing(sweep, standing)
+            sweep.ledger.finish(key, standing, text)
+        else:
+            verdict = replace(judge(stage), usage=usage)
+            text = describe(sweep, verdict)
+            sweep.ledger.finish(key, verdict, text)
+            brief = not stage.visit.alone and any(not visit.alone for visit in self._visits)
+            said = describe(sweep, verdict, brief=brief)
+        sweep.track_stage_end(key)
         sweep.write_winner()
-        brief = not stage.visit.alone and bool(self._visits)
-        sweep.progress.say(describe(sweep, verdict, brief=brief))
+        sweep.progress.say(said)
         self._active.remove(stage)
 
 
 def _paid(sweep: Sweep) -> int:
-    return sum(record.epochs_paid for record in sweep.study.records)
+    """What the search has cost."""
+    return sum(record.epochs_paid for record in searched(sweep.study.records))
 
 
 def skip_stage(sweep: Sweep, name: str) -> None:

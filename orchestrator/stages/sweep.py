@@ -19,11 +19,11 @@ from orchestrator.progress import Progress
 from orchestrator.stages import notes
 from orchestrator.stages.checkpoints import CheckpointStore
 from orchestrator.stages.failures import Failures
-from orchestrator.stages.ledger import Ledger
+from orchestrator.stages.ledger import Ledger, best_of
 from orchestrator.stages.visits import stage_of, varied
 from orchestrator.stores import below, parse_location
 from orchestrator.study.pruners import make_pruner
-from orchestrator.study.records import TrialRecord, incumbent
+from orchestrator.study.records import TrialRecord
 from orchestrator.study.samplers import check_sampler
 from orchestrator.study.space import SearchSpace, build_space
 from orchestrator.study.storage import Storage, count_trials, has_trials, memory_storage, open_journal
@@ -181,8 +181,8 @@ class Sweep:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The incumbent of the whole sweep."""
-        return incumbent(self.study.records, self.direction)
+        """The winner of the whole sweep: see :func:`~orchestrator.stages.ledger.best_of`."""
+        return best_of(self.ledger.finished, self.study.records, self.direction)
 
     def trial_folder(self, number: int) -> Path:
         """Where the driver keeps what it knows of trial ``number``."""
@@ -293,8 +293,12 @@ class Sweep:
         config = self.config
         values = {
             **nested(best.configuration),
-            "train": {"seed": best.seed},
-            "trainer": {"epochs": best.epochs, "patience": config.trainer.patience},
+            "train": {"seed": best.seed, "schedule_epochs": best.schedule_epochs},
+            # A finalist is ended when it does not improve; its schedule does not depend on when.
+            "trainer": {
+                "epochs": best.epochs_run if best.finalist else best.epochs,
+                "patience": config.trainer.patience,
+            },
         }
         task = {"name": config.task.name, "_target_": config.task.target, "args": dict(config.task.args)}
         write_text(

@@ -74,7 +74,7 @@ class Loop:
         self.last: EpochResult | None = None
         self.best: dict[str, Any] = {"epoch": 0, "value": task.direction.worst, "model": {}}
         per_epoch = steps_per_epoch(size(splits.train), hyperparameters.data.batch_size)
-        self.total_steps = spec.epochs * per_epoch
+        self.total_steps = (spec.schedule_epochs or spec.epochs) * per_epoch
         self.watch = Watch(task, splits.train, hyperparameters, spec.epochs, config.data_workers)
 
     @property
