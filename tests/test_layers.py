@@ -51,6 +51,7 @@ DOORS = {
     ],
     "optuna": ["study"],
     "scipy": [
+        "ensemble.calibrate",
         "study.advisor",
         "study.candidates",
         "study.feasibility",

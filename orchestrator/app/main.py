@@ -32,8 +32,8 @@ from orchestrator.config.compose import to_plain, to_yaml
 from orchestrator.config.entry import run_command, use_words
 from orchestrator.config.schema import RunConfig, SweepConfig
 from orchestrator.ensemble.distill import describe as describe_distill
+from orchestrator.ensemble.result import describe as describe_ensemble
 from orchestrator.ensemble.ship import MODELS, ship, track_models
-from orchestrator.ensemble.stage import describe as describe_ensemble
 from orchestrator.ensemble.stage import run_ensemble
 from orchestrator.ensemble.winner import files, keep_predictions, track_data
 from orchestrator.errors import InterruptedSweepError, NoFeasibleTrialError, OrchestratorError, StorageError
@@ -206,7 +206,7 @@ def _ensemble(sweep: Sweep, name: str) -> None:
         )
         return
     result = run_ensemble(sweep, name)
-    text = f"[{name}] verdict:\n{describe_ensemble(sweep, result)}"
+    text = f"[{name}] verdict:\n{describe_ensemble(result, list(sweep.task.directions))}"
     sweep.ledger.finish(name, result, text)
     sweep.track_stage_end(name)
     sweep.progress.say(text)

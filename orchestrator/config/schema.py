@@ -126,10 +126,6 @@ class StageConfig:
     """Whether trials may be stopped early. False where early values mislead."""
     timeout_s: float | None = Field(default=None, gt=0)
     """Seconds after which no new trial starts and running ones end; null: none."""
-    members: int = Field(default=5, ge=1)
-    """Ensemble stage: largest number of different members (the recipe: gains end near 5)."""
-    candidates: int = Field(default=20, ge=1)
-    """Ensemble stage: how many of the best checkpoints are considered."""
     seeds: int = Field(default=3, ge=2)
     """Distill stage: trainings with and without the teacher, with the same seeds."""
 
@@ -253,6 +249,9 @@ class TrainerConfig:
     """Examples per forward pass in evaluation."""
     data_workers: int = Field(default=0, ge=0)
     """Loader processes per trial, for data sets that are not tensors in memory."""
+    swa_share: float = Field(default=0.25, ge=0, le=1)
+    """Last share of a trial's epochs over which weights are averaged for the ensemble stage (SWA, Izmailov et al.
+    2018; the last quarter is our choice); 0: none. Training itself is not changed."""
     checkpoint_epochs: int = Field(default=10, ge=1)
     """Epochs between checkpoints, beside those at rungs and at the end."""
     keep_checkpoints: int = Field(default=30, ge=1)

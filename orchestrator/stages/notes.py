@@ -164,12 +164,15 @@ def _ensemble_note(entry: Mapping[str, Any]) -> str:
     rows: list[tuple[object, ...]] = [
         ("", *(f"{split} {name}" for split in ("validation", "test") for name in names))
     ]
-    for who, label in (("single", f"best single, trial {entry['single']}"), ("ensemble", "ensemble")):
+    labels = (("single", f"best single, trial {entry['single']}"), ("uniform", f"mean of {len(entry['uniform'])}"))
+    for who, label in (*labels, ("ensemble", f"ensemble ({entry['kind']})")):
         rows.append((label, *(f"{entry[s][who][name]:.4g}" for s in ("validation", "test") for name in names)))
     members = ", ".join(
-        f"{link(trial_key(int(n)), f'trial {n}')} {share:.0%}" for n, share in entry["weights"].items()
+        f"{link(trial_key(one['trial']), one['name'])} {one['share']:.0%}" for one in entry["members"]
     )
-    return f"{_table(rows)}\n\nMembers: {members}.\n\nThe test split was read here."
+    gain = entry["gains"]["validation"]
+    told = f"Gain over the best single, cross-fitted: {gain['value']:+.2g} ± {gain['error']:.2g}."
+    return f"{_table(rows)}\n\n{told} Members: {members}.\n\nThe test split was read here."
 
 
 def _finalists_note(entry: Mapping[str, Any], objective: str) -> str:

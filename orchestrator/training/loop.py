@@ -29,6 +29,7 @@ from orchestrator.training.data import Batch, in_sequence, load, size, steps_per
 from orchestrator.training.optimizers import make_optimizer
 from orchestrator.training.schedules import multiplier
 from orchestrator.training.scores import as_scores
+from orchestrator.training.tail import Tail
 from orchestrator.training.teacher import open_teacher
 from orchestrator.training.watch import Watch
 from orchestrator.types import EpochResult, Reason, TrialSpec
@@ -65,6 +66,7 @@ class Loop:
         self.model = task.model(**hyperparameters.model).to(self.device)
         self.optimizer = make_optimizer(hyperparameters.optimizer, self.model)
         self.average = self._averaged_model()
+        self.tail = Tail(spec.epochs, config.swa_share)
         half = torch.cuda.is_available() and not torch.cuda.is_bf16_supported()
         self.amp = config.amp and self.device.type == "cuda"
         self.amp_type = torch.float16 if half else torch.bfloat16
@@ -93,6 +95,7 @@ class Loop:
         seed_everything(derive_seed(self.spec.seed, "epoch", self.epoch))
         train = self._train()
         self.epoch += 1
+        self.tail.add(self.model, self.epoch)
         scores = self.evaluate()
         value = scores[self.task.objective]
         if self.task.direction.better(value, self.best["value"]):
@@ -195,6 +198,7 @@ class Loop:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
+            "tail": self.tail.state(),
             "scaler": self.scaler.state_dict(),
             "watch": self.watch.state(),
         }
@@ -207,6 +211,7 @@ class Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        self.tail.restore(state["tail"])
         self.scaler.load_state_dict(state["scaler"])
         self.watch.restore(state["watch"])
 
@@ -242,15 +247,26 @@ def predict(
     autocast: Any = nullcontext,
 ) -> tuple[Tensor, Tensor]:
     """The task's predictions and the targets of every example of ``dataset``, on the CPU."""
+    found = list(predict_batches(task, model, dataset, config, autocast))
+    return torch.cat([predictions for predictions, _ in found]), torch.cat([targets for _, targets in found])
+
+
+def predict_batches(
+    task: Task,
+    model: nn.Module,
+    dataset: Any,
+    config: TrainerConfig,
+    autocast: Any = nullcontext,
+) -> Iterator[Batch]:
+    """The same batch by batch, in the data set's order."""
     model.eval()
     device = next(model.parameters()).device
-    predictions, targets = [], []
-    for inputs, some_targets in in_sequence(dataset, config.eval_batch_size, config.data_workers):
-        with autocast():
-            outputs = model(inputs.to(device, non_blocking=True))
-        predictions.append(task.predictions(outputs.float()).cpu())
-        targets.append(some_targets.cpu())
-    return torch.cat(predictions), torch.cat(targets)
+    for inputs, targets in in_sequence(dataset, config.eval_batch_size, config.data_workers):
+        with torch.inference_mode():
+            with autocast():
+                outputs = model(inputs.to(device, non_blocking=True))
+            predictions = task.predictions(outputs.float()).cpu()
+        yield predictions, targets.cpu()
 
 
 def fit(
