@@ -1,9 +1,9 @@
 """A staged hyperparameter-search orchestrator for neural networks.
 
 What a user's own task needs is here: :class:`Task`, :class:`ClassificationTask`,
-:class:`RegressionTask`, :class:`Splits`, :class:`Direction`; :func:`run_preflight`, which checks it before
-anything is tuned; what tries settings out without training: :func:`compose`, :func:`simulate`; and the
-search by itself, for plain Optuna: :class:`StagedSampler`.
+:class:`RegressionTask`, :class:`Splits`, :class:`Interface`, :class:`Direction`; :func:`run_preflight`,
+which checks it before anything is tuned; what tries settings out without training: :func:`compose`,
+:func:`simulate`; and the search by itself, for plain Optuna: :class:`StagedSampler`.
 """
 
 from importlib import import_module
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from orchestrator.config.entry import compose
     from orchestrator.preflight.run import run_preflight
     from orchestrator.study.plain.sampler import StagedSampler
-    from orchestrator.tasks.base import ClassificationTask, RegressionTask, Splits, Task
+    from orchestrator.tasks.base import ClassificationTask, Interface, RegressionTask, Splits, Task
     from orchestrator.types import Direction
 
 __version__ = "0.1.0"
 _HOMES = {
     "ClassificationTask": "tasks.base",
     "Direction": "types",
+    "Interface": "tasks.base",
     "RegressionTask": "tasks.base",
     "Simulation": "app.simulate",
     "Splits": "tasks.base",
@@ -33,6 +34,7 @@ _HOMES = {
 __all__ = [
     "ClassificationTask",
     "Direction",
+    "Interface",
     "RegressionTask",
     "Simulation",
     "Splits",

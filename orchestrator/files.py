@@ -14,7 +14,7 @@ from orchestrator.errors import ConfigError, StorageError, SweepLockedError
 
 _TROUBLE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM),
-    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOLCK, errno.ESTALE),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ENOLCK, errno.ESTALE),
 )
 """What the operating system says when a place cannot be written to."""
 
@@ -161,7 +161,7 @@ def _lock_file(path: Path) -> IO[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("a+", encoding="utf-8")
     except OSError as error:
-        if error.errno not in (*_TROUBLE, errno.EEXIST):
+        if not is_storage_trouble(error):
             raise
         raise ConfigError(
             f"{path.parent}: cannot be written: {error.strerror}; give a folder that can be: sweep.dir=FOLDER"

@@ -3,6 +3,12 @@
 import hashlib
 
 
+def shared_seed(seed: int, index: int) -> int:
+    """Training seed ``index`` (from 0) of those that the sweep with ``seed`` trains its best configurations with
+    again: the same for all of them, so that they can be compared in pairs."""
+    return derive_seed(seed, "again", index)
+
+
 def derive_seed(*parts: int | str) -> int:
     """A seed in [0, 2**32) that depends on all ``parts`` and on nothing else.
 

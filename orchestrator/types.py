@@ -13,6 +13,9 @@ Value = bool | int | float | str
 Configuration = Mapping[str, Value]
 """One value for every hyperparameter, by dotted name (``optimizer.lr``), varied or fixed."""
 
+Location = Path | str
+"""A folder on a disk, or as a text the URL of one in an object store: :mod:`orchestrator.stores`."""
+
 
 class Direction(StrEnum):
     """Which way the objective is better."""
@@ -99,18 +102,30 @@ class TrialSpec:
     """Seed of everything random in the trial."""
     epochs: int
     """Budget: passes over the training split."""
-    directory: Path
-    """Where the trial keeps its checkpoint."""
+    directory: Location
+    """Where the trial keeps its checkpoint: a place that driver and workers reach."""
     save_at: tuple[int, ...] = ()
     """Epochs (from 1) after which the loop state is written; the last epoch always is."""
     keep: bool = True
     """False: write no files at all."""
-    resume_from: Path | None = None
-    """Folder of the trial whose checkpoint this one continues, where it has none of its own."""
+    resume_from: Location | None = None
+    """The same of the trial whose checkpoint this one continues, where it has none of its own."""
     timeout_s: float | None = None
     """Seconds that it may run on one worker; None: any."""
     heartbeat_s: float | None = None
     """Seconds that it may take to finish an epoch; None: any."""
+    schedule_epochs: int | None = None
+    """Epochs that the learning-rate schedule covers, after which the rate stays; None: the budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What an answer of a worker cost, by the worker's own clock."""
+
+    seconds: float
+    """Since it was asked."""
+    fresh: bool = False
+    """Whether it is the first answer of a new worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +138,8 @@ class EpochResult:
     """The objective on the validation split after this epoch."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Everything measured, by name (``train/loss``, ``val/accuracy``, ``seconds``)."""
+    work: Work | None = field(default=None, compare=False)
+    """Filled in by the runner; None: unknown."""
 
 
 class End(StrEnum):
@@ -142,6 +159,8 @@ class Outcome:
     reason: Reason | None = None
     detail: str = ""
     """For FAILED: one line, then the traceback."""
+    work: Work | None = field(default=None, compare=False)
+    """Filled in by the runner: what the answer with which it ended cost; None: unknown."""
 
 
 class TrialProgram(Protocol):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.config.schema import RunnerConfig
+from orchestrator.config.runner import RunnerConfig
 
 # Read when PyTorch is imported. The networks here are so small that a second thread only costs time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -15,10 +15,10 @@ ROOT = Path(__file__).parents[1] / "orchestrator"
 LAYERS = [
     ["types"],
     ["errors"],
-    ["files", "seeds", "importing", "masking", "progress"],
+    ["files", "seeds", "importing", "masking", "progress", "stores", "utilisation"],
     ["config"],
     ["tracking", "tasks"],
-    ["training"],
+    ["training", "serving"],
     ["trial", "study", "preflight"],
     ["runners"],
     ["stages"],
@@ -29,14 +29,26 @@ LAYERS = [
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # Within a rank, these know nothing of each other.
-STRANGERS = [("tracking", "tasks"), ("trial", "study"), ("preflight", "study"), ("preflight", "trial")]
+STRANGERS = [
+    ("tracking", "tasks"),
+    ("training", "serving"),
+    ("trial", "study"),
+    ("preflight", "study"),
+    ("preflight", "trial"),
+]
 
 # Package to the modules (or folders) that may import it.
 DOORS = {
     "hydra": ["config.entry"],
     "omegaconf": ["config.entry", "config.compose"],
-    "ray": ["runners.ray", "runners.tune"],
-    "mlflow": ["tracking.mlflow", "tracking.mlflow_client", "tracking.mlflow_entities"],
+    "ray": ["runners.cluster", "runners.ray", "runners.tune"],
+    "mlflow": [
+        "serving.mlflow_model",
+        "tracking.mlflow",
+        "tracking.mlflow_client",
+        "tracking.mlflow_entities",
+        "tracking.mlflow_models",
+    ],
     "optuna": ["study"],
     "scipy": [
         "study.advisor",
@@ -44,6 +56,7 @@ DOORS = {
         "study.feasibility",
         "study.samplers",
         "study.surrogate",
+        "stages.race",
         "tasks",
         "preflight.data_twins",
         "preflight.data_moments",
@@ -60,8 +73,9 @@ DOORS = {
         "report.sweep_charts",
         "report.winner_charts",
     ],
-    "pyarrow": ["report.logbook"],
-    "torch": ["tasks", "training", "trial", "preflight", "ensemble"],
+    "pandas": ["tracking.mlflow_models"],
+    "pyarrow": ["report.logbook", "serving.files", "stores"],
+    "torch": ["tasks", "serving", "training", "trial", "preflight", "ensemble"],
     "pydantic": ["config"],
 }
 

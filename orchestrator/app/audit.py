@@ -22,7 +22,7 @@ from orchestrator.study.encoding import Encoding
 from orchestrator.study.feasibility import Feasibility
 from orchestrator.study.knowledge import Belief, Knowledge
 from orchestrator.study.pruners import rungs_of
-from orchestrator.study.records import TrialRecord
+from orchestrator.study.records import TrialRecord, searched
 from orchestrator.types import Configuration, Direction, Reason, TrialState
 
 FILE = "audit.json"
@@ -141,8 +141,9 @@ def audit(plan: Plan, run: Callable[[Plan, list[str]], None]) -> None:
 
 def _finished_search(sweep: Sweep) -> tuple[int, list[str]]:
     """What the sweep's search cost, and its stages in order."""
-    records = sweep.study.records
-    finished = [key for key, result in sweep.ledger.finished.items() if result.get("trials")]
+    records = searched(sweep.study.records)
+    entries = sweep.ledger.finished.items()
+    finished = [key for key, result in entries if result.get("trials") and "finalists" not in result]
     open_ = sorted({record.stage for record in records} - set(finished))
     if not finished or open_ or sweep.best is None:
         why = f"stage {open_[0]} has not ended" if open_ else "no search stage has finished"
@@ -209,7 +210,7 @@ def _live(
         assert record.value is not None
         return record.value
 
-    values = {"recipe": [_anytime(sweep.study.records, epochs, sweep.direction, own)]}
+    values = {"recipe": [_anytime(searched(sweep.study.records), epochs, sweep.direction, own)]}
     for way in ("joint", "random"):
         config = ways[way]
         plan = make_plan(replace(config, sweep=replace(config.sweep, name=f"{sweep.name}.audit-{way}")))

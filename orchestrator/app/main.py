@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,10 +13,13 @@ from types import FrameType
 
 from orchestrator.app.audit import audit
 from orchestrator.app.plan import describe_plan, stages_of, try_task
+from orchestrator.app.predict import predict
 from orchestrator.app.status import describe_status
 from orchestrator.app.train import train
 from orchestrator.app.ui import serve_ui
 from orchestrator.app.wiring import (
+    check_checkpoint_dir,
+    check_sweep_dir,
     check_tracking,
     code_version,
     make_program,
@@ -26,9 +30,10 @@ from orchestrator.app.wiring import (
 from orchestrator.config.compose import to_plain, to_yaml
 from orchestrator.config.entry import run_command, use_words
 from orchestrator.config.schema import RunConfig, SweepConfig
+from orchestrator.ensemble.ship import MODELS, ship, track_models
 from orchestrator.ensemble.stage import describe as describe_ensemble
 from orchestrator.ensemble.stage import run_ensemble
-from orchestrator.ensemble.winner import files, keep_predictions, track_winner
+from orchestrator.ensemble.winner import files, keep_predictions, track_data
 from orchestrator.errors import InterruptedSweepError, NoFeasibleTrialError, OrchestratorError, StorageError
 from orchestrator.files import is_storage_trouble, storage_trouble, write_text
 from orchestrator.masking import Masking, mask, mask_addresses, masked
@@ -37,12 +42,15 @@ from orchestrator.progress import Progress, log_to, short, table
 from orchestrator.report.logbook import logbook
 from orchestrator.report.page import REPORT_FILE, Report, write_report
 from orchestrator.report.view import read_view, view_of
+from orchestrator.stages.ledger import describe_reads
 from orchestrator.stages.preflight import baselines, check_names, compare_with_baselines, run_preflight_stage
 from orchestrator.stages.recipe import StageSequence
 from orchestrator.stages.sweep import Plan, Sweep, make_plan, open_sweep, retrain_command
 from orchestrator.stages.visits import stage_of
 from orchestrator.study.storage import quiet_optuna
 from orchestrator.tracking.base import SWEEP, stage_key
+from orchestrator.utilisation import Utilisation, added, shares
+from orchestrator.utilisation import describe as describe_usage
 
 _MASKING = Masking()
 
@@ -71,6 +79,9 @@ def main(words: list[str] | None = None) -> int:
 def _dispatch(config: RunConfig) -> int:
     if config.preflight.list:
         print(overview())
+        return 0
+    if config.stage.name == "predict":
+        print(predict(config))
         return 0
     plan = make_plan(config)
     stages = stages_of(config)
@@ -103,11 +114,14 @@ def run_stages(plan: Plan, names: list[str]) -> None:
     Raises:
         OrchestratorError: see :mod:`orchestrator.errors`.
     """
-    if all(plan.config.stages[name].kind == "ensemble" for name in names) and not plan.exists:
+    needing = ("finalists", "ensemble")
+    if all(plan.config.stages[name].kind in needing for name in names) and not plan.exists:
         raise NoFeasibleTrialError(f"sweep {plan.name} has no trained checkpoint; run a search stage first")
     if not plan.exists:
         # Later MLflow may be away: trials go on without it.
         check_tracking(plan.config)
+        check_checkpoint_dir(plan.config)
+    check_sweep_dir(plan)
     progress = Progress()
     with open_sweep(plan, progress) as sweep, log_to(sweep.folder / "orchestrator.log"):
         _note_command(sweep)
@@ -121,13 +135,15 @@ def _run_tracked(sweep: Sweep, names: list[str]) -> None:
     if (report := sweep.folder / REPORT_FILE).exists():
         # MLflow may have been away when it was written.
         sweep.tracker.file(SWEEP, "report", report)
+    track_models(sweep)
     status = "KILLED"
     try:
         with graceful_interrupt() as stopping:
             for name in names:
                 if sweep.config.stages[name].kind == "preflight":
                     run_preflight_stage(sweep, name, stopping, again=names == [name])
-            _search(sweep, [name for name in names if sweep.config.stages[name].kind == "search"], stopping)
+            trained = ("search", "finalists")
+            _train(sweep, [name for name in names if sweep.config.stages[name].kind in trained], stopping)
             for name in names:
                 if sweep.config.stages[name].kind == "ensemble" and not stopping():
                     _ensemble(sweep, name)
@@ -142,31 +158,47 @@ def _run_tracked(sweep: Sweep, names: list[str]) -> None:
         raise
     finally:
         if sweep.ledger.finished != finished:
+            _ship(sweep)
             _report(sweep)
         best = sweep.best
         metrics = {"best": best.value} if best is not None and best.value is not None else {}
         for name, scores in baselines(sweep).items():
             metrics |= {f"baseline/{name}/{score}": value for score, value in scores.items()}
+        workers = [worker for command in sweep.ledger.usage for worker in command["workers"]]
+        metrics |= {f"workers/{use}": share for use, share in shares(added(workers)).items()}
         sweep.tracker.end(SWEEP, status, metrics, {})
         sweep.tracker.close()
 
 
-def _search(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> None:
+def _train(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> None:
     if all(name in sweep.ledger.finished for name in names):
         for name in names:
             sweep.progress.say(f"[{name}] finished before; skipped")
         return
-    runner = make_runner(sweep.config.runner)
+    began = time.monotonic()
+    runner = make_runner(sweep.config)
     try:
-        runner.run(make_program(sweep.config), StageSequence(sweep, names, stopping, runner.workers))
+        usage = Utilisation(runner.workers, began=began)
+        stages = StageSequence(sweep, names, stopping, runner.workers, usage)
+        try:
+            runner.run(make_program(sweep.config), stages)
+        finally:
+            stages.note_usage()
+        sweep.progress.say(describe_usage(usage.workers, usage.seconds))
     finally:
         runner.close()
         sweep.checkpoints.tidy(sweep.study.records)
 
 
 def _ensemble(sweep: Sweep, name: str) -> None:
-    if name in sweep.ledger.finished:
-        sweep.progress.say(f"[{name}] finished before; skipped (the test split is read once)")
+    reader = sweep.ledger.test_reader
+    if reader is not None and not sweep.config.ensemble.read_test_again:
+        read = describe_reads(sweep.ledger.test_reads)
+        done = "finished before; skipped" if reader == name else "not run"
+        sweep.progress.say(
+            f"[{name}] {done}: the test split is read once, and was read by {reader} {read}; "
+            "ensemble.read_test_again=true reads it again"
+        )
         return
     result = run_ensemble(sweep, name)
     text = f"[{name}] verdict:\n{describe_ensemble(sweep, result)}"
@@ -175,11 +207,26 @@ def _ensemble(sweep: Sweep, name: str) -> None:
     sweep.progress.say(text)
 
 
+def _ship(sweep: Sweep) -> None:
+    """Make the models to ship; a failure to do so must not hide how the command ended."""
+    try:
+        ship(sweep)
+        if names := track_models(sweep):
+            registered = f"; in MLflow: models:/{sweep.name}-{names[-1]}/latest"
+            where = registered if sweep.config.tracking.name == "mlflow" else ""
+            sweep.progress.say(f"to ship: {' and '.join(names)} in {sweep.folder / MODELS}{where}")
+    except Exception as error:
+        logging.getLogger("orchestrator.files").exception("a model to ship could not be made")
+        sweep.progress.say(
+            f"a model to ship could not be made ({type(error).__name__}: {error}); the log has the traceback"
+        )
+
+
 def _report(sweep: Sweep) -> None:
     """Write the report, and say where; a failure to do so must not hide how the command ended."""
     try:
         keep_predictions(sweep)
-        track_winner(sweep)
+        track_data(sweep)
         report = write_report(view_of(sweep))
     except Exception as error:
         logging.getLogger("orchestrator.files").exception("the report could not be written")

@@ -42,6 +42,7 @@ def describe_plan(plan: Plan, stages: list[str], tracking: str) -> str:
     searching = [
         name for name in stages if config.stages[name].kind == "search" and varied(plan.space, config.stages[name])
     ]
+    finalists = [name for name in stages if config.stages[name].kind == "finalists"]
     visits = make_visits(config, searching)
     rows = [["stage", "asks", "varies", "visits", "epochs at most"]]
     for name in stages:
@@ -49,6 +50,9 @@ def describe_plan(plan: Plan, stages: list[str], tracking: str) -> str:
         own = [visit for visit in visits if visit.stage == name]
         if ledger is not None and own and all(visit.key in ledger.finished for visit in own):
             rows.append([name, settings.asks, "finished before", "0", "0"])
+        elif settings.kind == "finalists":
+            again = ledger is not None and name in ledger.finished
+            rows.append([name, settings.asks, "finished before", "0", "0"] if again else _finalists_row(config, name))
         elif settings.kind != "search":
             rows.append([name, settings.asks, "-", "0", "0"])
         elif not varied(plan.space, config.stages[name]):
@@ -56,7 +60,7 @@ def describe_plan(plan: Plan, stages: list[str], tracking: str) -> str:
         else:
             cost = sum(_epochs(config, visit) for visit in own)
             rows.append([name, settings.asks, cut(_what(plan, name), _WIDEST), str(len(own)), str(cost)])
-    total = _total(config, visits)
+    total = _total(config, visits) + sum(int(row[-1]) for row in rows if row[0] in finalists)
     examples = size(load_once(config.task)[1].train)
     steps = total * steps_per_epoch(examples, int(plan.base["data.batch_size"]))
     rungs = ", ".join(map(str, rungs_of(config.pruner, epochs))) or "none"
@@ -73,6 +77,14 @@ def describe_plan(plan: Plan, stages: list[str], tracking: str) -> str:
             "dry run: nothing was started",
         ]
     )
+
+
+def _finalists_row(config: RunConfig, name: str) -> list[str]:
+    """What the finalists train, and the most that it can cost."""
+    final, epochs = config.finalists, config.trainer.epochs
+    longest = round(final.bound_factor * epochs)
+    cost = final.top * (final.seeds * longest + max(0, longest - epochs))
+    return [name, config.stages[name].asks, f"nothing: the best {final.top}, {final.seeds} seeds", "1", str(cost)]
 
 
 def _time(plan: Plan, epochs: int) -> str:

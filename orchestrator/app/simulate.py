@@ -16,6 +16,7 @@ from orchestrator.stages.sweep import Sweep, make_plan, open_simulated_sweep
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.storage import quiet_optuna
 from orchestrator.types import TrialProgram
+from orchestrator.utilisation import Use, Utilisation, added, shares
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,10 @@ class Simulation:
     seconds: float
     """Simulated time."""
     busy: float
-    """Share of the workers' simulated time in which they trained."""
+    """Share of the workers' simulated time in which they trained; the ledger says what the rest went into."""
 
 
-def simulate(config: RunConfig, curve: CurveFunction, workers: int = 1) -> Simulation:
+def simulate(config: RunConfig, curve: CurveFunction, workers: int = 1, *, finalists: bool = False) -> Simulation:
     """Run the search stages of a command on curves instead of trainings; leaves no files behind.
 
     Args:
@@ -40,6 +41,8 @@ def simulate(config: RunConfig, curve: CurveFunction, workers: int = 1) -> Simul
             the objective are used.
         curve: configuration and seed to the objective after each epoch.
         workers: simulated workers.
+        finalists: run the finalists too, where the command names them: the curves must be as long as these are
+            trained at most.
 
     Raises:
         OrchestratorError: as the command would.
@@ -49,8 +52,8 @@ def simulate(config: RunConfig, curve: CurveFunction, workers: int = 1) -> Simul
     with tempfile.TemporaryDirectory() as folder:
         sweep = simulated_sweep(config, Path(folder))
         program = CurveProgram(curve, lambda number: sweep.study[number].inherited)
-        simulate_on(sweep, runner, program)
-        busy = runner.busy / (runner.clock * workers) if runner.clock else 0.0
+        simulate_on(sweep, runner, program, finalists=finalists)
+        busy = shares(added([worker for part in sweep.ledger.usage for worker in part["workers"]])).get(Use.BUSY, 0.0)
         return Simulation(sweep.study.records, sweep.best, sweep.ledger, runner.clock, busy)
 
 
@@ -60,7 +63,11 @@ def simulated_sweep(config: RunConfig, folder: Path) -> Sweep:
     return open_simulated_sweep(make_plan(config), Progress(io.StringIO()))
 
 
-def simulate_on(sweep: Sweep, runner: SimulationRunner, program: TrialProgram) -> None:
-    """Run the search stages of the sweep's command with ``program`` on ``runner``."""
-    names = [name for name in stages_of(sweep.config) if sweep.config.stages[name].kind == "search"]
-    runner.run(program, StageSequence(sweep, names, lambda: False, runner.workers))
+def simulate_on(sweep: Sweep, runner: SimulationRunner, program: TrialProgram, *, finalists: bool = False) -> None:
+    """Run the search stages of the sweep's command, and its finalists if asked to, with ``program`` on ``runner``."""
+    kinds = ("search", "finalists") if finalists else ("search",)
+    names = [name for name in stages_of(sweep.config) if sweep.config.stages[name].kind in kinds]
+    usage = Utilisation(runner.workers, lambda: runner.clock)
+    stages = StageSequence(sweep, names, lambda: False, runner.workers, usage)
+    runner.run(program, stages)
+    stages.note_usage()

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from orchestrator.progress import table
-from orchestrator.stages.ledger import Ledger
+from orchestrator.stages.ledger import Ledger, best_of, describe_reads
 from orchestrator.stages.sweep import LEDGER_FILE, STUDY_FILE, Plan
 from orchestrator.study.records import incumbent
 from orchestrator.study.storage import open_journal
@@ -30,8 +30,9 @@ def describe_status(plan: Plan) -> str:
         if result is not None and result.get("failed"):
             state = "failed"
         order = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.INFEASIBLE, TrialState.RUNNING)
-        rows.append([name, state, *(str(counts[kind]) for kind in order), f"{best.value:.4g}" if best else ""])
-    best = incumbent(study.records, plan.task.direction)
+        value = best.value if best else (result or {}).get("mean")
+        rows.append([name, state, *(str(counts[kind]) for kind in order), "" if value is None else f"{value:.4g}"])
+    best = best_of(ledger.finished, study.records, plan.task.direction)
     lines = [f"sweep {plan.name} in {plan.folder}", table(rows)]
     if best is not None:
         lines.append(
@@ -39,6 +40,6 @@ def describe_status(plan: Plan) -> str:
         )
     if audited := ledger.finished.get("audit"):
         lines.append(audited["text"])
-    if ledger.test_read:
-        lines.append(f"the test split was read at {ledger.test_read}")
+    if ledger.test_reads:
+        lines.append(f"the test split was read {describe_reads(ledger.test_reads)}")
     return "\n".join(lines)

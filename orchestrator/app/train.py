@@ -20,8 +20,9 @@ def train(plan: Plan) -> str:
     folder = plan.folder / "train"
     seed = config.train.seed if config.train.seed is not None else derive_seed(config.seed, "train")
     spec = TrialSpec(
-        number=0, stage="train", configuration=plan.base, seed=seed, epochs=config.trainer.epochs, directory=folder
-    )
+        number=0, stage="train", configuration=plan.base, seed=seed, epochs=config.trainer.epochs, directory=folder,
+        schedule_epochs=config.train.schedule_epochs,
+    )  # fmt: skip
     progress = Progress()
     best, best_epoch = plan.task.direction.worst, 0
     with exclusive_lock(folder / "lock"):

@@ -5,13 +5,14 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from orchestrator.config.schema import RunConfig, RunnerConfig
-from orchestrator.errors import ConfigError
+from orchestrator.config.schema import RunConfig
+from orchestrator.errors import ConfigError, StorageError
 from orchestrator.masking import mask
 from orchestrator.runners.base import Runner
 from orchestrator.runners.inline import InlineRunner
 from orchestrator.runners.local import LocalRunner
-from orchestrator.stages.sweep import Sweep
+from orchestrator.stages.sweep import CHECKPOINT_DIR, Plan, Sweep
+from orchestrator.stores import check_writable, parse_location
 from orchestrator.tracking.backlog import Backlog
 from orchestrator.tracking.base import Tracker
 from orchestrator.tracking.memory import NullTracker
@@ -19,12 +20,15 @@ from orchestrator.tracking.mlflow import MlflowTracker
 from orchestrator.tracking.mlflow_client import problem_at
 from orchestrator.trial import TrainingProgram
 
+JOB_FOLDER = "/runtime_resources/working_dir_files/"
+"""Part of the path of every folder in which Ray unpacks what ``ray job submit`` brings."""
 SCHEMES = ("sqlite", "http", "https", "file", "postgresql", "mysql", "mssql", "databricks")
 """Kinds of tracking URI that MLflow takes."""
 
 
-def make_runner(config: RunnerConfig) -> Runner:
-    """The runner named in ``config``."""
+def make_runner(run: RunConfig) -> Runner:
+    """The runner named in the command's configuration."""
+    config = run.runner
     if config.name == "inline":
         return InlineRunner()
     if config.name == "local":
@@ -32,7 +36,7 @@ def make_runner(config: RunnerConfig) -> Runner:
     # Here: importing Ray takes seconds that the local runner need not pay.
     from orchestrator.runners.ray import RayRunner
 
-    return RayRunner(config)
+    return RayRunner(config, leave_out=[Path(run.sweep.dir)])
 
 
 def tracking_uri(config: RunConfig) -> str:
@@ -61,6 +65,34 @@ def check_tracking(config: RunConfig) -> None:
             f"tracking.uri={mask(uri)}: MLflow does not answer there: {mask(problem)}; start its server, correct the "
             "address, or do without: tracking=none"
         )
+
+
+def check_sweep_dir(plan: Plan) -> None:
+    """Refuse to keep a sweep where Ray unpacks what ``ray job submit`` brings: it is removed with the job.
+
+    Raises:
+        ConfigError: with what to do.
+    """
+    if JOB_FOLDER in str(plan.folder):
+        raise ConfigError(
+            f"sweep.dir={plan.config.sweep.dir}: lies in the copy of your folder that Ray made for this job and will "
+            "remove; give a folder of the node that stays: sweep.dir=/PATH"
+        )
+
+
+def check_checkpoint_dir(config: RunConfig) -> None:
+    """Refuse a place for checkpoints that cannot be written to from here.
+
+    Raises:
+        ConfigError: with what the place said.
+    """
+    chosen = config.trainer.checkpoint_dir
+    if chosen is None:
+        return
+    try:
+        check_writable(parse_location(chosen, CHECKPOINT_DIR))
+    except StorageError as error:
+        raise ConfigError(f"{CHECKPOINT_DIR}={chosen}: {error}") from None
 
 
 def make_tracker(sweep: Sweep) -> Tracker:

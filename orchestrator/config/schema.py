@@ -13,8 +13,10 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from orchestrator.config.audit import AuditConfig
+from orchestrator.config.ensemble import EnsembleConfig
 from orchestrator.config.errors import describe, suggest
 from orchestrator.config.failure import FailureConfig
+from orchestrator.config.finalists import FinalistsConfig
 from orchestrator.config.hyperparameters import (
     GROUPS,
     STRICT,
@@ -24,7 +26,9 @@ from orchestrator.config.hyperparameters import (
     OptimizerConfig,
     ScheduleConfig,
 )
+from orchestrator.config.predict import PredictConfig
 from orchestrator.config.preflight import PreflightConfig
+from orchestrator.config.runner import RunnerConfig
 from orchestrator.config.space import RangeConfig, SpaceConfig
 from orchestrator.types import Value
 
@@ -36,7 +40,7 @@ _TYPED: Mapping[str, type] = {
 }
 """The families whose hyperparameters are known here; those of ``model`` are the task's."""
 
-VERBS = ("all", "audit", "status", "train", "report", "logbook", "ui")
+VERBS = ("all", "audit", "status", "train", "predict", "report", "logbook", "ui")
 """What ``stage=`` takes beside the stages of the recipe."""
 
 
@@ -93,8 +97,9 @@ class SweepConfig:
 class StageConfig:
     """One question of the recipe."""
 
-    kind: Literal["preflight", "search", "ensemble"]
-    """preflight: checks of data and training code; search: trials; ensemble: combine what was trained."""
+    kind: Literal["preflight", "search", "finalists", "ensemble"]
+    """preflight: checks of data and training code; search: trials; finalists: the best once more, for longer and
+    with several seeds; ensemble: combine what was trained."""
     asks: str
     """The question, in words."""
     varies: tuple[str, ...] = Field(default=())
@@ -213,30 +218,6 @@ class PrunerConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class RunnerConfig:
-    """Where trials run."""
-
-    name: Literal["local", "inline", "ray"] = "ray"
-    """In worker processes on this machine; in the command's own process, one by one; on Ray."""
-    workers: int | None = Field(default=None, ge=1)
-    """local, ray: trials at a time; null: as many as fit the CPUs (and on Ray the GPUs, if asked for)."""
-    cpus_per_trial: int = Field(default=1, ge=1)
-    """CPU cores, and PyTorch threads, per trial."""
-    gpus_per_trial: float = Field(default=0.0, ge=0.0)
-    """GPUs per trial; 0.25 puts four trials on a card."""
-    address: str | None = None
-    """Ray cluster to join (auto, HOST:PORT); null: start a private one on this machine."""
-
-    @model_validator(mode="after")
-    def _sound(self) -> Self:
-        if self.address is not None and self.address.startswith("ray://"):
-            raise ValueError(f"address={self.address}: Ray Client is not supported; run on a node with address=auto")
-        if self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
-            raise ValueError(f"gpus_per_trial={self.gpus_per_trial} must be below 1 or whole")
-        return self
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrackingConfig:
     """Where results are written for review."""
 
@@ -272,6 +253,9 @@ class TrainerConfig:
     """Epochs between checkpoints, beside those at rungs and at the end."""
     keep_checkpoints: int = Field(default=30, ge=1)
     """How many of the best finished trials keep their checkpoint."""
+    checkpoint_dir: str | None = Field(default=None, min_length=1)
+    """Where trials keep their checkpoints: a folder that all nodes share, or an object store (s3://BUCKET/PATH, gs://,
+    abfs://, hdfs://; credentials from the environment); null: in the sweep's folder."""
     disk_gb: float = Field(default=10.0, gt=0)
     """Most gigabytes of checkpoints a sweep keeps; the worst go first."""
 
@@ -282,6 +266,8 @@ class TrainConfig:
 
     seed: int | None = Field(default=None, ge=0, lt=2**32)
     """Training seed; null: derived from the run's seed."""
+    schedule_epochs: int | None = Field(default=None, ge=1)
+    """Epochs that the learning-rate schedule covers, after which the rate stays; null: all of trainer.epochs."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -320,7 +306,7 @@ class StageChoice:
     """Which stage or verb the command runs."""
 
     name: str
-    """A stage of the recipe, or all, audit, status, train, report, logbook, ui."""
+    """A stage of the recipe, or all, audit, status, train, predict, report, logbook, ui."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -348,6 +334,9 @@ class RunConfig:
     trainer: TrainerConfig = TrainerConfig()
     train: TrainConfig = TrainConfig()
     audit: AuditConfig = AuditConfig()
+    finalists: FinalistsConfig = FinalistsConfig()
+    ensemble: EnsembleConfig = EnsembleConfig()
+    predict: PredictConfig = PredictConfig()
     logbook: LogbookConfig = LogbookConfig()
     ui: UiConfig = UiConfig()
     sweep: SweepConfig = SweepConfig()

@@ -9,20 +9,18 @@ from torch import Tensor
 
 from orchestrator.config.hyperparameters import from_flat
 from orchestrator.ensemble.greedy import select_bagged
+from orchestrator.ensemble.record import Ensemble, Member, digest_of, save_weights
 from orchestrator.ensemble.winner import calibration
 from orchestrator.errors import NoFeasibleTrialError
-from orchestrator.files import write_json
 from orchestrator.progress import table
 from orchestrator.seeds import derive_seed
+from orchestrator.serving.combine import Form
 from orchestrator.stages.sweep import Sweep
 from orchestrator.study.records import TrialRecord, ranked
 from orchestrator.tasks.loading import load_once
 from orchestrator.tracking.base import SWEEP, stage_key
-from orchestrator.training import checkpoint
 from orchestrator.training.loop import pick_device, predict
 from orchestrator.training.watch import class_dimension
-
-ENSEMBLE_FILE = "ensemble.json"
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,10 @@ def run_ensemble(sweep: Sweep, stage: str) -> EnsembleResult:
 
     members = choose(torch.arange(len(targets)))
     crossed = _cross_fitted(validation, _halves(len(targets), seed), choose)
-    # A repeat is lucky by selection: the single best is the incumbent.
-    single = next((index for index, record in enumerate(candidates) if record.repeats is None), 0)
+    # A repeat is lucky by selection: the single best is the sweep's.
+    best = sweep.best
+    first = next((index for index, record in enumerate(candidates) if record.repeats is None), 0)
+    single = next((index for index, record in enumerate(candidates) if best and record.number == best.number), first)
     needed = sorted({single, *members})
     # Noted before it happens: a kill in between must not hide a reading.
     sweep.ledger.note_test_read()
@@ -93,11 +93,30 @@ def run_ensemble(sweep: Sweep, stage: str) -> EnsembleResult:
         growth=_growth(sweep, candidates, members, [(validation, targets), (test, test_targets)]),
         calibration=_calibration({"single": validation[single], "ensemble": crossed}, targets),
     )
-    write_json(
-        sweep.folder / ENSEMBLE_FILE,
-        {"weights": result.weights, "validation": result.validation, "test": result.test, "single": result.single},
-    )
+    _record(sweep, candidates, members, result, (validation[0], targets)).save(sweep.folder)
     return result
+
+
+def _record(
+    sweep: Sweep,
+    candidates: Sequence[TrialRecord],
+    members: Mapping[int, float],
+    result: EnsembleResult,
+    sample: tuple[Tensor, Tensor],
+) -> Ensemble:
+    """What is kept for those who predict; ``sample``: predictions of one candidate, and the targets."""
+    found = []
+    for index in sorted(members, key=lambda index: (-members[index], index)):
+        record = candidates[index]
+        state = sweep.checkpoints.load(record.number)["best"]["model"]
+        name = f"trial-{record.number}"
+        file = save_weights(sweep.folder, name, state)
+        model = from_flat(record.configuration).model
+        found.append(Member(name, record.number, members[index], model, file, digest_of(state)))
+    axis = class_dimension(*sample)
+    form: Form = "classes" if axis is not None else "labels" if sweep.task.multi_label else "values"
+    single = f"trial-{result.single}"
+    return Ensemble("bagged", tuple(found), None, form, axis or 1, single, objective=sweep.task.objective)
 
 
 def _growth(
@@ -144,7 +163,7 @@ def describe(sweep: Sweep, result: EnsembleResult) -> str:
         label = f"best single (trial {result.single})" if who == "single" else f"ensemble of {len(result.weights)}"
         scores = [result.validation[who], result.test[who]]
         rows.append([label, *(f"{split[name]:.4g}" for split in scores for name in sweep.task.directions)])
-    note = "validation: each half by members that the other half chose; test: read now, once"
+    note = "validation: each half by members that the other half chose; test: read now"
     return f"{table(rows)}\n  members: {shares}\n  ({note})"
 
 
@@ -180,7 +199,7 @@ def _predict(sweep: Sweep, records: list[TrialRecord], split: str) -> tuple[list
     targets = torch.empty(0)
     for record in records:
         model = task.model(**from_flat(record.configuration).model).to(device)
-        model.load_state_dict(checkpoint.load(sweep.checkpoints.folder(record.number))["best"]["model"])
+        model.load_state_dict(sweep.checkpoints.load(record.number)["best"]["model"])
         predictions, targets = predict(task, model, getattr(splits, split), sweep.config.trainer)
         found.append(predictions)
     return found, targets

@@ -15,11 +15,10 @@ from torch import Tensor
 from orchestrator.config.hyperparameters import from_flat
 from orchestrator.files import replacing, write_json
 from orchestrator.preflight.gallery_draw import save, sheet
-from orchestrator.stages.sweep import WINNER_FILE, Sweep
+from orchestrator.stages.sweep import Sweep
 from orchestrator.study.records import TrialRecord
 from orchestrator.tasks.loading import load_once
-from orchestrator.tracking.base import SWEEP, DatasetEntry, ModelEntry
-from orchestrator.training import checkpoint
+from orchestrator.tracking.base import SWEEP, DatasetEntry
 from orchestrator.training.data import in_sequence, size
 from orchestrator.training.loop import pick_device, predict
 from orchestrator.training.watch import class_dimension, example_errors
@@ -49,7 +48,7 @@ def keep_predictions(sweep: Sweep) -> None:
     path = sweep.folder / PREDICTIONS_FILE
     if path.exists() and json.loads(path.read_text(encoding="utf-8"))["trial"] == best.number:
         return
-    state = checkpoint.load(sweep.checkpoints.folder(best.number))
+    state = sweep.checkpoints.load(best.number)
     predictions, targets = _predict(sweep, best, state)
     with replacing(sweep.folder / WEIGHTS_FILE) as aside:
         torch.save(state["best"]["model"], aside)
@@ -152,8 +151,8 @@ def _plain(followed: Mapping[str, Tensor | None]) -> dict[str, Any]:
     }
 
 
-def track_winner(sweep: Sweep) -> None:
-    """Tell the tracker which data the sweep used and which model came of it."""
+def track_data(sweep: Sweep) -> None:
+    """Tell the tracker which data the sweep used."""
     _, splits = load_once(sweep.config.task)
     source = sweep.config.task.target
     for context, split in (("training", splits.train), ("validation", splits.validation)):
@@ -162,16 +161,6 @@ def track_winner(sweep: Sweep) -> None:
         profile: dict[str, Value] = {"examples": size(split), "input shape": str(shape)}
         name = f"{sweep.config.task.name} {context}"
         sweep.tracker.dataset(SWEEP, DatasetEntry(name, _digest(split), source, context, profile))
-    best, weights = sweep.best, sweep.folder / WEIGHTS_FILE
-    if best is not None and best.value is not None and weights.exists():
-        entry = ModelEntry(
-            name=f"{sweep.name}-trial-{best.number}",
-            params=best.configuration,
-            tags={"trial": str(best.number), "task": source, "epochs": str(best.epochs_run), "seed": str(best.seed)},
-            files=(weights, sweep.folder / WINNER_FILE),
-            metrics={f"winner/{sweep.task.objective}": best.value},
-        )
-        sweep.tracker.model(SWEEP, entry)
 
 
 def _digest(split: Any) -> str:

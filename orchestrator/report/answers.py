@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.progress import short
-from orchestrator.report.view import FINISHED, INFEASIBLE, REPEATS, SweepView
+from orchestrator.report.view import ASIDE, FINISHED, INFEASIBLE, SweepView
+from orchestrator.stages.ledger import describe_reads
 from orchestrator.stages.visits import stage_of
 from orchestrator.study.records import TrialRecord
 
@@ -25,6 +26,10 @@ def question(view: SweepView) -> str:
 def sureness(view: SweepView) -> tuple[str, str]:
     """Seed noise at the best value, and how many other trainings come as close as it."""
     noise, measured = view.noise
+    final = [entry for entry in view.finished.values() if entry.get("winner") is not None]
+    if final and noise is not None:
+        told = " ".join(f"{line[0].upper()}{line[1:]}." for line in final[-1]["remarks"])
+        return f"± {noise:.2g}", f"One standard deviation between seeds, measured with the finalists. {told}"
     best = view.best
     if noise is None or best is None or best.value is None:
         return "unknown", "Seed noise was neither measured nor estimated: a small gain may be luck."
@@ -141,7 +146,8 @@ def worth(view: SweepView, entry: Mapping[str, Any]) -> str:
         (False, True): "The ensemble is better on test, but was not on validation: the gain is uncertain",
         (False, False): "The ensemble is no better than the best single model: use that one",
     }[better["validation"], better["test"]]
-    return f"{told}. It costs {count} predictions instead of one. The test split was read once, at {view.test_read}."
+    read = describe_reads(view.test_reads)
+    return f"{told}. It costs {count} predictions instead of one. The test split was read {read}."
 
 
 def in_a_minute(view: SweepView) -> Sequence[tuple[str, str]]:
@@ -163,7 +169,7 @@ def in_a_minute(view: SweepView) -> Sequence[tuple[str, str]]:
 
 
 def _learning_rate(view: SweepView) -> str:
-    best = view.best
+    best = view.searched_best
     assert best is not None
     assert best.value is not None
     rate = float(best.configuration["optimizer.lr"])
@@ -195,7 +201,7 @@ def _learning_rate(view: SweepView) -> str:
 
 def _by_decade(view: SweepView) -> str:
     """What each decade of learning rates came to at best, all after equally many epochs; empty with one decade."""
-    trainings = [t for t in view.trainings if t.outcome != REPEATS]
+    trainings = [t for t in view.trainings if t.outcome not in ASIDE]
     epoch = view.common_epoch(trainings)
     decades: dict[int, float] = {}
     for training in trainings:

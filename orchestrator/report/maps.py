@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from orchestrator.report.axes import Axis, epochs_text
 from orchestrator.report.drawing import GRID, INK, RED, draw, draw_figure
 from orchestrator.report.html import Picture
-from orchestrator.report.view import INFEASIBLE, REPEATS, SweepView, Training
+from orchestrator.report.view import ASIDE, INFEASIBLE, SweepView, Training
 
 _CELLS = (8, 7)
 """Columns and rows of a map."""
@@ -62,7 +62,7 @@ def rate_map(view: SweepView, stage: str) -> Picture | None:
 
 def interactions(view: SweepView) -> Picture | None:
     """Maps of the pairs among the most important hyperparameters; None with fewer than two of them."""
-    trainings = [t for t in view.trainings if t.outcome != REPEATS]
+    trainings = [t for t in view.trainings if t.outcome not in ASIDE]
     level = view.common_epoch(trainings)
     names = [n for n in view.importance if len({t.configuration[n] for t in trainings}) > 2][:_PAIRED]
     pairs = list(itertools.combinations(names, 2))
@@ -183,8 +183,9 @@ def _cells(
         _bar(axes, mesh, f"{view.objective} by epoch {level}", logarithmic=norm is not None)
     if failed:
         axes.plot(*np.array(failed).T, "x", color=RED, mew=1.4)
-    if view.best is not None and any(view.best in t.trials for t in trainings):
-        place = [axis.at(view.best.configuration[axis.name]) for axis in both]
+    best = view.searched_best
+    if best is not None and any(best in t.trials for t in trainings):
+        place = [axis.at(best.configuration[axis.name]) for axis in both]
         axes.plot(*place, "*", color=INK, markersize=12)
     axes.set_xticks(*both[0].ticks(*spans[0]))
     axes.set_yticks(*both[1].ticks(*spans[1]))

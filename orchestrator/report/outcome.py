@@ -11,8 +11,10 @@ from orchestrator.progress import short
 from orchestrator.report.answers import worth
 from orchestrator.report.html import Picture, bullets, code, details, figures, paragraph, table, text
 from orchestrator.report.pictures import Pictures
-from orchestrator.report.view import FINISHED, INFEASIBLE, REPEATS, RUNNING, STOPPED, SweepView
+from orchestrator.report.view import FINALIST, FINISHED, INFEASIBLE, REPEATS, RUNNING, STOPPED, SweepView
+from orchestrator.stages.notes import finalist_rows
 from orchestrator.stages.sweep import retrain_command
+from orchestrator.utilisation import Use, describe, shares
 
 _PICTURE_BYTES = 1_500_000
 """Pictures of the preflight beyond this size stay in the sweep's folder."""
@@ -30,7 +32,14 @@ _PICTURES = {
     "label_noise": "Examples whose label a classical model doubts most: look whether they are labelled wrongly.",
 }
 """What the preflight's pictures show, by the beginning of their file's name."""
-_COLOURS = {FINISHED: "--c1", STOPPED: "--muted", INFEASIBLE: "--c4", REPEATS: "--c3", RUNNING: "--c2"}
+_COLOURS = {
+    FINISHED: "--c1",
+    STOPPED: "--muted",
+    INFEASIBLE: "--c4",
+    REPEATS: "--c3",
+    FINALIST: "--c5",
+    RUNNING: "--c2",
+}
 
 
 def mattered(view: SweepView, pictures: Pictures) -> str:
@@ -102,6 +111,28 @@ def ensemble(view: SweepView, pictures: Pictures) -> str:
     return body + figures(pictures["ensemble"]) if body else ""
 
 
+def finalists(view: SweepView, pictures: Pictures) -> str:
+    """Every finalist with every seed, beside its value in the search, and how sure the winner is."""
+    body = ""
+    for entry in view.finished.values():
+        if "finalists" not in entry:
+            continue
+        won = entry["winner"]
+        body += paragraph(
+            f"The best {len(entry['finalists'])} configurations of the search, trained again for {entry['budget']} "
+            f"epochs and more while they improved, with the same {len(entry['seeds'])} fresh seeds. "
+            + (
+                f"The configuration of trial {won} has the best mean; trial {entry['best_trial']}, its best fresh "
+                "seed, is the winner of the sweep."
+                if won is not None
+                else "None was through: the search's best stays."
+            )
+        )
+        body += table(finalist_rows(entry))
+        body += "".join(paragraph(f"{line[0].upper()}{line[1:]}.") for line in entry["remarks"])
+    return body
+
+
 def cost(view: SweepView, pictures: Pictures) -> str:
     """Epochs and seconds by what became of the training, and the audit of early stopping."""
     if not view.records:
@@ -142,7 +173,21 @@ def cost(view: SweepView, pictures: Pictures) -> str:
         if (audit := entry.get("audit"))
     ]
     audited = "<h3>Audit of early stopping</h3>" + bullets(audits) if audits else ""
-    return f'<div class="bar">{bar}</div><p>{keys}</p>{table(rows)}{paragraph(told)}{audited}'
+    used_up = _workers(view)
+    return f'<div class="bar">{bar}</div><p>{keys}</p>{table(rows)}{paragraph(told)}{used_up}{audited}'
+
+
+def _workers(view: SweepView) -> str:
+    """What the workers' time went into: each command in a line, each worker in a row; empty where it is unknown."""
+    if not view.usage:
+        return ""
+    lines = [f"{command['began']}: {describe(command['workers'], command['seconds'])}" for command in view.usage]
+    rows: list[Sequence[object]] = [["began", "worker", "seconds", *(str(use).replace("_", "-") for use in Use)]]
+    for command in view.usage:
+        for number, spent in enumerate(command["workers"]):
+            rows.append([command["began"], number, f"{sum(spent.values()):.0f}",
+                         *(f"{share:.1%}" for share in shares(spent).values())])  # fmt: skip
+    return "<h3>What the workers did</h3>" + bullets(lines) + details("Each worker", table(rows))
 
 
 def preflight(view: SweepView, pictures: Pictures) -> str:

@@ -19,6 +19,7 @@ _PARTS = (
     ("stages", "Stage by stage", sections.stages),
     ("importance", "What mattered", outcome.mattered),
     ("winner", "What the winner predicts", outcome.winner),
+    ("finalists", "Finalists", outcome.finalists),
     ("ensemble", "Ensemble", outcome.ensemble),
     ("cost", "What it cost", outcome.cost),
     ("preflight", "Preflight", outcome.preflight),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from orchestrator.report.axes import Axis, epochs_text
 from orchestrator.report.drawing import BLUE, GREEN, INK, MUTED, draw
 from orchestrator.report.html import Picture
-from orchestrator.report.view import REPEATS, SweepView, Training
+from orchestrator.report.view import ASIDE, SweepView, Training
 
 _LINES = 150
 """Lines in the picture; more hide each other, and make the page heavy."""
@@ -27,7 +27,7 @@ _NARROW = 0.35
 
 def parallel_coordinates(view: SweepView) -> Picture | None:
     """None with fewer than ``_FEWEST`` comparable trainings, or fewer than two hyperparameters that vary."""
-    every = [t for t in view.trainings if t.outcome != REPEATS]
+    every = [t for t in view.trainings if t.outcome not in ASIDE]
     level = view.common_epoch(every)
     ranked = sorted(
         ((view.direction.cost(value), t) for t in every if level and (value := t.best_by(level)) is not None),

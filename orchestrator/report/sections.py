@@ -138,6 +138,8 @@ def _link(view: SweepView, name: str, entries: Sequence[Mapping[str, Any]]) -> s
         told = "skipped"
     elif "worst" in entries[-1]:
         told = entries[-1]["worst"]
+    elif "finalists" in entries[-1]:
+        told = f"{len(entries[-1]['finalists'])} finalists, {epochs} epochs"
     elif "weights" in entries[-1]:
         told = f"{len(entries[-1]['weights'])} members"
     else:

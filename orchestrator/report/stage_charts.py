@@ -118,7 +118,7 @@ def _marks(
     if not axis.choices:
         for end in view.space[axis.name].searched:
             axes.axvline(end, color=MUTED, linestyle=":", linewidth=1.2)
-    best, (noise, _) = view.best, view.noise
+    best, (noise, _) = view.searched_best, view.noise
     if full and best is not None and best.value is not None:
         if noise:
             axes.axhspan(best.value - noise, best.value + noise, color=GREEN, alpha=0.18, linewidth=0)

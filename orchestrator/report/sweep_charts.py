@@ -8,6 +8,7 @@ from orchestrator.report.drawing import BLUE, GREEN, GRID, INK, MUTED, draw, leg
 from orchestrator.report.html import Picture
 from orchestrator.report.view import SweepView
 from orchestrator.stages.visits import stage_of
+from orchestrator.study.records import searched
 
 _BARS = 12
 """Hyperparameters in the picture of importance."""
@@ -17,7 +18,7 @@ def incumbents(view: SweepView) -> Sequence[tuple[int, float, int]]:
     """Epochs paid until then, objective and trial number of each best so far, in the order of trial numbers."""
     found: list[tuple[int, float, int]] = []
     spent = 0
-    for record in view.records:
+    for record in searched(view.records):
         spent += record.epochs_paid
         value = record.value
         if value is None or not record.feasible or record.repeats is not None:
@@ -32,7 +33,7 @@ def best_so_far(view: SweepView) -> Picture | None:
     steps = incumbents(view)
     if not steps:
         return None
-    total = sum(record.epochs_paid for record in view.records)
+    total = sum(record.epochs_paid for record in searched(view.records))
 
     def paint(axes: Axes) -> None:
         _spans(axes, view)
@@ -46,7 +47,7 @@ def best_so_far(view: SweepView) -> Picture | None:
         if noise:
             axes.axhspan(ys[-1] - noise, ys[-1] + noise, color=GREEN, alpha=0.18, linewidth=0, label="seed noise")
         axes.set_xlim(0, total * 1.02)
-        axes.set_xlabel("epochs paid by the whole sweep")
+        axes.set_xlabel("epochs paid by the whole search")
         axes.set_ylabel(view.objective)
         plain_numbers(axes, ys)
         legend(axes)

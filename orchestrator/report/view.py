@@ -13,19 +13,22 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.ensemble.winner import PREDICTIONS_FILE
 from orchestrator.errors import NoFeasibleTrialError
 from orchestrator.masking import masked
-from orchestrator.stages.ledger import Ledger
+from orchestrator.stages.ledger import Ledger, Reading, best_of
 from orchestrator.stages.sweep import LEDGER_FILE, METRICS_FILE, STUDY_FILE, Plan, Sweep, make_plan
 from orchestrator.stages.visits import stage_of, varied
 from orchestrator.study.importance import importance
 from orchestrator.study.pruners import rungs_of
-from orchestrator.study.records import TrialRecord, incumbent
+from orchestrator.study.records import TrialRecord
 from orchestrator.study.space import SearchSpace
 from orchestrator.study.storage import memory_storage, open_journal
 from orchestrator.study.study import SweepStudy
 from orchestrator.types import Configuration, Direction, TrialState
 
-FINISHED, STOPPED, INFEASIBLE, RUNNING, REPEATS = "finished", "stopped early", "infeasible", "running", "more seeds"
-"""What became of a training; repeats of the best with more seeds are told apart, because they cost too."""
+FINISHED, STOPPED, INFEASIBLE, RUNNING = "finished", "stopped early", "infeasible", "running"
+REPEATS, FINALIST = "more seeds", "finalists"
+"""What became of a training; repeats of the best with more seeds, and finalists, are told apart, because they cost
+too and do not compare with the others."""
+ASIDE = (REPEATS, FINALIST)
 _OUTCOMES = {
     TrialState.COMPLETE: FINISHED,
     TrialState.PRUNED: STOPPED,
@@ -55,7 +58,9 @@ class Training:
     @property
     def outcome(self) -> str:
         """What became of it in the end."""
-        return REPEATS if self.last.repeats is not None else _OUTCOMES[self.last.state]
+        if self.last.repeats is not None:
+            return FINALIST if self.last.finalist else REPEATS
+        return _OUTCOMES[self.last.state]
 
     def best_by(self, epoch: int) -> float | None:
         """Its best objective within ``epoch`` epochs; None if it did not get so far, or is infeasible."""
@@ -78,7 +83,9 @@ class SweepView:
     records: Sequence[TrialRecord]
     finished: Mapping[str, Mapping[str, Any]]
     """Ledger entry of each finished visit."""
-    test_read: str | None = None
+    test_reads: Sequence[Reading] = ()
+    usage: Sequence[Mapping[str, Any]] = ()
+    """What the workers' time went into, by command; see :attr:`orchestrator.stages.ledger.Ledger.usage`."""
 
     @property
     def epochs(self) -> int:
@@ -87,8 +94,14 @@ class SweepView:
 
     @cached_property
     def best(self) -> TrialRecord | None:
-        """The incumbent."""
-        return incumbent(self.records, self.direction)
+        """The winner: of the finalists, or before there are any the incumbent of the search."""
+        return best_of(self.finished, self.records, self.direction)
+
+    @cached_property
+    def searched_best(self) -> TrialRecord | None:
+        """The trial of the search with the winner's configuration: what compares with the others of the search."""
+        best = self.best
+        return best if best is None or not best.finalist else self.records[best.repeats or 0]
 
     @cached_property
     def trainings(self) -> Sequence[Training]:
@@ -96,16 +109,19 @@ class SweepView:
         chains: dict[int, list[TrialRecord]] = {}
         root: dict[int, int] = {}
         for record in self.records:
-            root[record.number] = record.number if record.parent is None else root[record.parent]
+            # A finalist that goes on from a trial of the search leaves that as it was.
+            begins = record.parent is None or record.finalist
+            root[record.number] = record.number if begins else root[record.parent or 0]
             chains.setdefault(root[record.number], []).append(record)
         return [Training(tuple(chain), self.direction) for chain in chains.values()]
 
     @cached_property
     def by_stage(self) -> Mapping[str, Sequence[Training]]:
-        """Stage (all its passes together) to the trainings that it began or continued, repeats left out."""
+        """Stage (all its passes together) to the trainings that it began or continued; repeats and finalists are left
+        out."""
         found: dict[str, list[Training]] = defaultdict(list)
         for training in self.trainings:
-            if training.outcome != REPEATS:
+            if training.outcome not in ASIDE:
                 for stage in dict.fromkeys(stage_of(record.stage) for record in training.trials):
                     found[stage].append(training)
         return found
@@ -126,7 +142,7 @@ class SweepView:
     @cached_property
     def importance(self) -> Mapping[str, float]:
         """See :func:`orchestrator.study.importance.importance`."""
-        epoch = self.common_epoch([training for training in self.trainings if training.outcome != REPEATS])
+        epoch = self.common_epoch([training for training in self.trainings if training.outcome not in ASIDE])
         return importance(self.records, self.space, self.direction, epoch) if epoch else {}
 
     def common_epoch(self, trainings: Sequence[Training]) -> int:
@@ -176,7 +192,8 @@ def view_of(sweep: Sweep) -> SweepView:
         base=sweep.base,
         records=sweep.study.records,
         finished=sweep.ledger.finished,
-        test_read=sweep.ledger.test_read,
+        test_reads=sweep.ledger.test_reads,
+        usage=sweep.ledger.usage,
     )
 
 
@@ -205,7 +222,8 @@ def read_view(plan: Plan) -> SweepView:
         base=plan.base,
         records=study.records,
         finished=ledger.finished,
-        test_read=ledger.test_read,
+        test_reads=ledger.test_reads,
+        usage=ledger.usage,
     )
 
 

@@ -3,10 +3,10 @@
 import os
 import pickle
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 
-from orchestrator.config.schema import RunnerConfig
+from orchestrator.config.runner import RunnerConfig
 from orchestrator.errors import OrchestratorError
 from orchestrator.runners.base import Controller
 from orchestrator.runners.limits import Clock
@@ -129,7 +129,8 @@ class LocalRunner:
         assert worker.spec is not None
         assert worker.clock is not None
         if worker.end is not None or answer["done"]:
-            number, outcome = worker.spec.number, worker.end or answer["outcome"]
+            number = worker.spec.number
+            outcome = answer["outcome"] if worker.end is None else replace(worker.end, work=answer)
             worker.spec, worker.clock, worker.end = None, None, None
             job.tell(number, outcome)
             return

@@ -4,6 +4,8 @@ import importlib
 import os
 import sys
 import threading
+from collections.abc import Sequence
+from pathlib import Path
 
 # Read by Ray when it is imported. The first keeps Ray's own processes on loopback: without it they
 # listen on every interface.
@@ -13,10 +15,12 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 from ray import cloudpickle
+from ray.exceptions import RuntimeEnvSetupError
 
-from orchestrator.config.schema import RunnerConfig
+from orchestrator.config.runner import RunnerConfig
 from orchestrator.errors import ConfigError
 from orchestrator.runners.base import Controller
+from orchestrator.runners.cluster import alive, capacity, runtime_env
 from orchestrator.types import TrialProgram
 
 OBJECT_STORE_BYTES = 200 * 1024**2
@@ -26,8 +30,10 @@ OBJECT_STORE_BYTES = 200 * 1024**2
 class RayRunner:
     """See :class:`~orchestrator.runners.base.Runner`."""
 
-    def __init__(self, config: RunnerConfig) -> None:
+    def __init__(self, config: RunnerConfig, leave_out: Sequence[Path] = ()) -> None:
+        """``leave_out``: folders that do not travel to the nodes of a joined cluster."""
         self._config = config
+        self._leave_out = leave_out
         self._owned = not ray.is_initialized()
         # Importing Tune takes two seconds, in which Ray's processes can start.
         importing = threading.Thread(target=importlib.import_module, args=("orchestrator.runners.tune",))
@@ -37,25 +43,23 @@ class RayRunner:
                 self._start()
         finally:
             importing.join()
-        total = ray.cluster_resources()
-        fit = int(total.get("CPU", 0) // config.cpus_per_trial)
-        if config.gpus_per_trial > 0:
-            fit = min(fit, int(total.get("GPU", 0) / config.gpus_per_trial))
-        if fit < 1:
+        if self.workers < 1:
+            nodes = alive().values()
             self.close()
+            found = ", ".join(f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in nodes)
             raise ConfigError(
                 f"runner: no worker fits: a trial needs {config.cpus_per_trial} CPU and {config.gpus_per_trial} GPU, "
-                f"Ray has {total.get('CPU', 0):g} and {total.get('GPU', 0):g}"
+                f"Ray's nodes have {found}"
             )
-        self.workers = fit if config.workers is None else min(config.workers, fit)
+
+    @property
+    def workers(self) -> int:
+        """How many trials run at a time on the nodes that are up now."""
+        return capacity(self._config)
 
     def _start(self) -> None:
         if self._config.address is not None:
-            try:
-                ray.init(address=self._config.address, log_to_driver=False, logging_level="error")
-            except (ConnectionError, ValueError) as error:
-                text = " ".join(str(error).split())
-                raise ConfigError(f"runner.address={self._config.address}: no Ray cluster there: {text}") from None
+            self._join(self._config.address)
             return
         needed = (self._config.workers or 0) * self._config.cpus_per_trial
         ray.init(
@@ -68,12 +72,25 @@ class RayRunner:
             _node_ip_address="127.0.0.1",
         )
 
+    def _join(self, address: str) -> None:
+        environment = runtime_env(self._config, self._leave_out)
+        try:
+            ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level="error")
+        except (ConnectionError, ValueError, RuntimeEnvSetupError) as error:
+            text = " ".join(str(error).split())
+            if environment is None or "exceeds the maximum size" not in text:
+                raise ConfigError(f"runner.address={address}: no Ray cluster there: {text}") from None
+            raise ConfigError(
+                f"runner.working_dir={self._config.working_dir}: is too large to travel to the workers: name what "
+                "may stay in .gitignore or .rayignore, or with runner.working_dir=null let all nodes share the folder"
+            ) from None
+
     def run(self, program: TrialProgram, controller: Controller) -> None:
         """See :class:`~orchestrator.runners.base.Runner`."""
         from orchestrator.runners.tune import run_trials
 
         resources = {"CPU": float(self._config.cpus_per_trial), "GPU": float(self._config.gpus_per_trial)}
-        run_trials(cloudpickle.dumps(program), list(sys.path), controller, self.workers, resources)
+        run_trials(cloudpickle.dumps(program), list(sys.path), controller, lambda: self.workers, resources)
 
     def close(self) -> None:
         """Stop the private cluster, or leave the joined one."""

@@ -8,7 +8,7 @@ are made with what would be known by then.
 import heapq
 import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.errors import InfeasibleTrialError
 from orchestrator.runners.base import Controller
@@ -22,6 +22,7 @@ from orchestrator.types import (
     Reason,
     TrialProgram,
     TrialSpec,
+    Work,
 )
 
 CurveFunction = Callable[[Configuration, int], Sequence[float]]
@@ -66,14 +67,15 @@ class _Running:
         if self.outcome is not None:
             return 0.0
         try:
-            self.result = next(self.epochs)
+            result = next(self.epochs)
+            self.result = replace(result, work=Work(float(result.metrics.get("seconds", 1.0))))
         except StopIteration:
             self.outcome = Outcome(End.FINISHED)
         except Exception as error:
             self.outcome = failure(error)
-        if self.outcome is not None or self.result is None:
+        if self.outcome is not None or self.result is None or self.result.work is None:
             return 0.0
-        return float(self.result.metrics.get("seconds", 1.0))
+        return self.result.work.seconds
 
     def close(self) -> None:
         """End its program in good order."""
@@ -92,8 +94,6 @@ class SimulationRunner:
         self.workers = workers
         self.clock = 0.0
         """Simulated seconds since the runner was made."""
-        self.busy = 0.0
-        """Simulated seconds of work, summed over the workers."""
 
     def run(self, program: TrialProgram, controller: Controller) -> None:
         """See :class:`~orchestrator.runners.base.Runner`."""
@@ -102,7 +102,6 @@ class SimulationRunner:
 
         def schedule(trial: _Running) -> None:
             seconds = trial.advance()
-            self.busy += seconds
             heapq.heappush(events, (self.clock + seconds, next(order), trial))
 
         trial: _Running | None = None

@@ -7,27 +7,37 @@ two.
 """
 
 import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
 
 import ray
 from ray.air.execution import FixedResourceManager
-from ray.exceptions import OutOfMemoryError
+from ray.exceptions import OutOfMemoryError, RuntimeEnvSetupError
 from ray.tune import PlacementGroupFactory
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search.search_algorithm import SearchAlgorithm
 
+from orchestrator.errors import ConfigError
+from orchestrator.importing import one_line
 from orchestrator.runners.base import Controller
 from orchestrator.runners.limits import Clock
 from orchestrator.runners.worker import TrialWorker
-from orchestrator.types import Decision, End, EpochResult, Outcome, Reason, TrialSpec
+from orchestrator.types import Decision, End, EpochResult, Outcome, Reason, TrialSpec, Work
+
+MOST_WORKERS = 1_000_000
+"""Free workers that are kept: all."""
+LOOK_S = 1.0
+"""Seconds between two looks at which nodes are up."""
 
 
 def run_trials(
-    program: bytes, path: list[str], controller: Controller, workers: int, resources: dict[str, float]
+    program: bytes, path: list[str], controller: Controller, workers: Callable[[], int], resources: dict[str, float]
 ) -> None:
     """Run trials until ``controller`` has none and all are told.
 
@@ -35,13 +45,14 @@ def run_trials(
         program: a pickled :class:`~orchestrator.types.TrialProgram`.
         path: the driver's ``sys.path``.
         controller: what decides.
-        workers: how many trials run at a time.
+        workers: how many trials fit on the nodes that are up; asked again and again.
         resources: CPU and GPU of one trial.
     """
-    bridge = _Bridge(controller, workers)
+    bridge = _Bridge(controller)
     loop = _Loop(bridge, workers, resources, {"program": program, "path": path})
     try:
         while not loop.is_finished():
+            loop.follow_nodes()
             loop.step()
             loop.end_overdue()
             loop.forget_ended()
@@ -54,29 +65,30 @@ def run_trials(
 class _Bridge:
     """What the two adapters share: which Tune trial is which of ours, and how it ended."""
 
-    def __init__(self, controller: Controller, workers: int) -> None:
+    def __init__(self, controller: Controller) -> None:
         self._controller = controller
-        self._workers = workers
+        self.workers = 0
+        """How many trials run at a time."""
+        self.done = False
+        """Whether there is no trial now, and none runs that could change that."""
         self._numbers: dict[str, int] = {}
         self._ends: dict[str, Outcome] = {}
         self.error: BaseException | None = None
         """What the controller raised. Tune would bury it in a log."""
 
     def ask(self, trial_id: str) -> TrialSpec | None:
-        if len(self._numbers) >= self._workers or self.error is not None:
-            return None
-        try:
-            spec = self._controller.ask()
-        except BaseException as error:
-            self.error = error
-            return None
+        spec = None
+        if self.error is None:
+            if len(self._numbers) >= self.workers:
+                return None
+            try:
+                spec = self._controller.ask()
+            except BaseException as error:
+                self.error = error
         if spec is not None:
             self._numbers[trial_id] = spec.number
+        self.done = not self._numbers
         return spec
-
-    @property
-    def idle(self) -> bool:
-        return not self._numbers
 
     def report(self, trial_id: str, result: EpochResult) -> bool:
         """Whether the trial goes on."""
@@ -94,6 +106,11 @@ class _Bridge:
     def ended(self, trial_id: str, outcome: Outcome) -> None:
         """Note how the trial has ended, where it was not decided before that it should."""
         self._ends.setdefault(trial_id, outcome)
+
+    def worked(self, trial_id: str, work: Work) -> None:
+        """Note what it cost to end the trial early; without effect where the controller's error ended it."""
+        if trial_id in self._ends:
+            self._ends[trial_id] = replace(self._ends[trial_id], work=work)
 
     def tell(self, trial_id: str, outcome: Outcome) -> None:
         number = self._numbers.pop(trial_id, None)
@@ -130,13 +147,12 @@ class _AskTell(SearchAlgorithm):  # type: ignore[misc]
         trial_id = Trial.generate_id()
         spec = self._bridge.ask(trial_id)
         if spec is None:
-            # Never again once nothing runs that could change the controller's mind.
-            self._finished = self._bridge.idle
+            self._finished = self._bridge.done
             return None
         return _Trial(spec, trial_id, self._resources)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        died = Outcome(End.FAILED, Reason.WORKER_DIED, "its worker process died")
+        died = Outcome(End.FAILED, Reason.WORKER_DIED, "its worker process or the node it was on died")
         self._bridge.tell(trial_id, (result or {}).get("outcome", died))
 
 
@@ -175,23 +191,58 @@ class _Reporting(TrialScheduler):  # type: ignore[misc]
 class _Loop(TuneController):  # type: ignore[misc]
     """Tune's event loop, without its files, and with workers that stay."""
 
-    def __init__(self, bridge: _Bridge, workers: int, resources: dict[str, float], arguments: dict[str, Any]) -> None:
-        total = {name: amount * workers for name, amount in resources.items()}
+    def __init__(
+        self,
+        bridge: _Bridge,
+        workers: Callable[[], int],
+        resources: dict[str, float],
+        arguments: dict[str, Any],
+    ) -> None:
+        self._resources = resources
+        # What Tune believes that there is; Ray itself knows which node has it.
+        self._total = dict(resources)
         super().__init__(
             search_alg=_AskTell(bridge, resources),
             scheduler=_Reporting(bridge),
             reuse_actors=True,
             # Without placement groups: a trial is one actor, and Ray finds a place for that by itself.
-            resource_manager_factory=lambda: FixedResourceManager(total),
+            resource_manager_factory=lambda: FixedResourceManager(self._total),
         )
+        self._fitting = workers
+        self._looked = -LOOK_S
         self._bridge = bridge
         self._clocks: dict[Trial, Clock] = {}
         self._arguments = arguments
         # No environment of its own, so that Ray takes a process that it has started in advance.
         self._worker_class = ray.remote(TrialWorker)
-        self._max_pending_trials = workers
         # A free worker is kept for the next trial, also while a stage waits for its last one.
-        self._actor_cache.increase_max(PlacementGroupFactory([resources]), workers)
+        self._actor_cache.increase_max(PlacementGroupFactory([resources]), MOST_WORKERS)
+
+    def follow_nodes(self) -> None:
+        """Use as many workers as fit on the nodes that are up, and none that is gone."""
+        if time.monotonic() - self._looked < LOOK_S:
+            return
+        workers = self._fitting()
+        self._looked = time.monotonic()
+        if workers < self._bridge.workers:
+            self._forget_lost()
+        self._bridge.workers = workers
+        self._max_pending_trials = max(1, workers)
+        self._total.update({name: amount * workers for name, amount in self._resources.items()})
+
+    def _forget_lost(self) -> None:
+        """Free workers that are gone: Ray says so of a worker only when it is asked for something."""
+        for actors in self._actor_cache._cached_objects.values():
+            for tracked in list(actors):
+                actor, _ = self._actor_manager._live_actors_to_ray_actors_resources[tracked]
+                if ray._private.state.actors(actor._actor_id.hex())["State"] != "ALIVE":
+                    actors.remove(tracked)
+                    self._actor_cache._num_cached_objects -= 1
+                    self._actor_manager.remove_actor(tracked, kill=True)
+
+    def _update_trial_queue(self, blocking: bool = False, timeout: int = 600) -> bool:
+        """Tune would wait here for a trial, and see no node that joins meanwhile."""
+        return bool(super()._update_trial_queue(blocking=False))
 
     def checkpoint(self, force: bool = False, wait: bool = False) -> None:
         """Write nothing: the study is the state, and Tune never restores us."""
@@ -216,8 +267,10 @@ class _Loop(TuneController):  # type: ignore[misc]
         self._actor_to_trial[actor] = trial
 
     def _maybe_reuse_cached_actor(self, trial: Trial) -> bool:
-        """Tune would stop a starting worker as soon as another is free for its trial, again and again."""
-        if trial in self._trial_to_actor or trial not in self._staged_trials:
+        """Tune would stop a starting worker as soon as another is free for its trial, again and again. We do where a
+        node went, and the free one has the place for which the other waits."""
+        crowded = len(self._actor_manager.live_actors) > self._bridge.workers
+        if (trial in self._trial_to_actor and not crowded) or trial not in self._staged_trials:
             return False
         return bool(super()._maybe_reuse_cached_actor(trial))
 
@@ -245,13 +298,23 @@ class _Loop(TuneController):  # type: ignore[misc]
         self._schedule_trial_task(
             trial,
             "end",
-            on_result=lambda trial, result: self.stop_trial(trial),
+            on_result=self._ended_early,
             on_error=self._trial_task_failure,
         )
+
+    def _ended_early(self, trial: Trial, work: Work) -> None:
+        self._bridge.worked(trial.trial_id, work)
+        self.stop_trial(trial)
 
     def _process_trial_failure(self, trial: Trial, exception: Exception) -> None:
         """The worker is lost. Whether the trial is retried is the controller's to say, and Tune need not write the
         error to a file."""
+        self._forget_lost()
+        if isinstance(exception, RuntimeEnvSetupError) or getattr(exception, "actor_init_failed", False):
+            self._bridge.error = ConfigError(
+                f"runner: no worker can start: {one_line(exception)}; what every node must have installed is in the "
+                "README, On a cluster"
+            )
         if isinstance(exception, OutOfMemoryError):
             detail = "Ray killed its worker: the node is low on memory"
             self._bridge.ended(trial.trial_id, Outcome(End.FAILED, Reason.HOST_OUT_OF_MEMORY, detail))

@@ -3,12 +3,14 @@
 import os
 import pickle
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
 from orchestrator.trial import failure
-from orchestrator.types import End, EpochResult, Outcome, TrialProgram, TrialSpec
+from orchestrator.types import End, EpochResult, Outcome, TrialProgram, TrialSpec, Work
 
 
 class TrialWorker:
@@ -19,24 +21,34 @@ class TrialWorker:
         sys.path.extend(entry for entry in path if entry not in sys.path)
         self._program: TrialProgram = pickle.loads(program)
         self._epochs: Iterator[EpochResult] = iter(())
+        self._fresh = True
 
     def step(self, spec: TrialSpec | None = None) -> dict[str, Any]:
         """One epoch, or the end of the trial; ``spec`` begins another one.
 
         A failure is a result too, so that the worker lives on.
         """
+        asked = time.monotonic()
         try:
             if spec is not None:
                 self._epochs = self._program(spec)
-            return {"epoch_result": next(self._epochs), "done": False}
+            result = next(self._epochs)
+            return {"epoch_result": replace(result, work=self._work(asked)), "done": False}
         except StopIteration:
-            return {"outcome": Outcome(End.FINISHED), "done": True}
+            outcome = Outcome(End.FINISHED)
         except Exception as error:
-            return {"outcome": failure(error), "done": True}
+            outcome = failure(error)
+        return {"outcome": replace(outcome, work=self._work(asked)), "done": True}
 
-    def end(self) -> None:
+    def end(self) -> Work:
         """End the trial early and in good order: it is checkpointed."""
+        asked = time.monotonic()
         self._epochs.close()  # type: ignore[attr-defined]
+        return self._work(asked)
+
+    def _work(self, asked: float) -> Work:
+        fresh, self._fresh = self._fresh, False
+        return Work(time.monotonic() - asked, fresh)
 
 
 def serve(descriptor: int) -> None:

@@ -10,7 +10,7 @@ from orchestrator.study.advisor import Advisor
 from orchestrator.study.candidates import Focus, sobol
 from orchestrator.study.policy import FreezeThaw, IndependentTrials, Limits, SearchPolicy
 from orchestrator.study.pruners import PAUSE_ROOM, make_pruner, rungs_of
-from orchestrator.study.records import TrialRecord, incumbent
+from orchestrator.study.records import TrialRecord, incumbent, searched
 from orchestrator.study.region import Region
 from orchestrator.study.samplers import make_sampler
 from orchestrator.types import Configuration
@@ -60,7 +60,7 @@ def make_region(sweep: Sweep, key: str) -> Region:
 def make_policy(sweep: Sweep, visit: Visit, pruner: PrunerConfig, *, in_rounds: bool) -> SearchPolicy:
     """What decides in a visit, knowing the trials before it."""
     config, epochs = sweep.config, sweep.config.trainer.epochs
-    earlier = earlier_trials(sweep, visit.key)
+    earlier = searched(earlier_trials(sweep, visit.key))
     policy: SearchPolicy
     if config.sampler.name == "staged":
         settings = config.stages[visit.stage]

@@ -1,42 +1,58 @@
 """Which checkpoints a sweep keeps: those of running trials and of the best finished ones, within a cap."""
 
 import logging
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Collection, Iterable
+from typing import Any
 
+from orchestrator.stores import below, make, store_at
 from orchestrator.study.records import TrialRecord, ranked
 from orchestrator.training import checkpoint
-from orchestrator.types import Direction, TrialState
+from orchestrator.types import Direction, Location, TrialState
 
 log = logging.getLogger("orchestrator.files")
 
 
 class CheckpointStore:
-    """The folders ``trials/NUMBER`` of a sweep."""
+    """The checkpoints of a sweep, in a folder for each trial. The one door to them for whoever reads one."""
 
-    def __init__(self, folder: Path, *, keep: int, disk_gb: float, direction: Direction) -> None:
-        self._folder = folder
+    def __init__(self, location: Location, *, keep: int, disk_gb: float, direction: Direction) -> None:
+        make(location)
+        self._location = location
         self._keep = keep
         self._bytes = disk_gb * 1e9
         self._direction = direction
         self._sizes: dict[int, int] = {
-            int(path.parent.name): path.stat().st_size for path in folder.glob(f"*/{checkpoint.NAME}")
+            int(folder): size for folder, size in store_at(location).sizes(checkpoint.NAME).items()
         }
 
-    def folder(self, number: int) -> Path:
-        """Where trial ``number`` keeps its files."""
-        return self._folder / f"{number:06d}"
+    def location(self, number: int) -> Location:
+        """Where trial ``number`` keeps its checkpoint."""
+        return below(self._location, f"{number:06d}")
+
+    def load(self, number: int) -> dict[str, Any]:
+        """The state that trial ``number`` saved last, on the CPU; see :func:`orchestrator.training.checkpoint.load`.
+
+        Raises:
+            StorageError: it is damaged, or cannot be read.
+        """
+        return checkpoint.load(self.location(number))
 
     def has(self, number: int) -> bool:
         """Whether the checkpoint of ``number`` is there."""
         return number in self._sizes
 
-    def ended(self, record: TrialRecord, records: Iterable[TrialRecord]) -> None:
-        """A trial has ended: apply the policy to all. The log says what went and why."""
-        path = self.folder(record.number) / checkpoint.NAME
-        if not path.exists():
+    def ended(self, record: TrialRecord, records: Iterable[TrialRecord], kept: Collection[int] = ()) -> None:
+        """A trial has ended: apply the policy to all. The log says what went and why.
+
+        Args:
+            record: the trial.
+            records: all of the sweep.
+            kept: trials whose checkpoint stays whatever they are worth.
+        """
+        size = store_at(self.location(record.number)).size(checkpoint.NAME)
+        if size is None:
             return
-        self._sizes[record.number] = path.stat().st_size
+        self._sizes[record.number] = size
         if record.state is TrialState.INFEASIBLE:
             self._remove(record.number, f"trial ended {record.state}")
             return
@@ -45,10 +61,12 @@ class CheckpointStore:
         self._thin_stopped(records)
         best = [other.number for other in ranked(records, self._direction) if other.number in self._sizes]
         for number in best[self._keep :]:
-            self._remove(number, f"not among the best {self._keep}")
-        kept = best[: self._keep]
-        while len(kept) > 1 and sum(self._sizes.values()) > self._bytes:
-            self._remove(kept.pop(), f"checkpoints exceed trainer.disk_gb={self._bytes / 1e9:g}")
+            if number not in kept:
+                self._remove(number, f"not among the best {self._keep}")
+        left = best[: self._keep]
+        while len(left) > 1 and sum(self._sizes.values()) > self._bytes:
+            if (last := left.pop()) not in kept:
+                self._remove(last, f"checkpoints exceed trainer.disk_gb={self._bytes / 1e9:g}")
 
     def _thin_stopped(self, records: Iterable[TrialRecord]) -> None:
         """Of the trials that were stopped and may be continued keep the best."""
@@ -59,13 +77,13 @@ class CheckpointStore:
 
     def tidy(self, records: Iterable[TrialRecord]) -> None:
         """Remove what a worker wrote after its trial was told: call it when none is left."""
+        found = {int(folder): size for folder, size in store_at(self._location).sizes(checkpoint.NAME).items()}
         for record in records:
-            path = self.folder(record.number) / checkpoint.NAME
-            if record.state.finished and record.number not in self._sizes and path.exists():
-                self._sizes[record.number] = path.stat().st_size
+            if record.state.finished and record.number not in self._sizes and record.number in found:
+                self._sizes[record.number] = found[record.number]
                 self._remove(record.number, f"written after the trial ended {record.state}")
 
     def _remove(self, number: int, why: str) -> None:
-        (self.folder(number) / checkpoint.NAME).unlink(missing_ok=True)
+        store_at(self.location(number)).remove(checkpoint.NAME)
         del self._sizes[number]
         log.info("removed the checkpoint of trial %d: %s", number, why)

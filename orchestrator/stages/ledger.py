@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,11 +11,13 @@ from typing import Any
 from orchestrator.errors import ConfigError, StorageError
 from orchestrator.files import write_json
 from orchestrator.masking import masked
-from orchestrator.types import Value
+from orchestrator.study.records import TrialRecord, incumbent
+from orchestrator.types import Direction, Value
 
 FREE = (
     *("stage", "runner", "failure", "tracking", "n_trials", "timeout_s", "dry_run"),
-    *("stages", "recipe", "train", "audit", "sweep", "preflight", "logbook", "ui"),
+    *("stages", "recipe", "finalists", "ensemble", "train", "audit", "predict"),
+    *("sweep", "preflight", "logbook", "ui"),
 )
 """Settings that may differ between commands of one sweep: they change what is done next, not what a
 trial means."""
@@ -73,6 +75,8 @@ class Verdict:
     """Whether the best trial was still getting better at its last epoch."""
     audit: Audit | None = None
     seconds: float = 0.0
+    usage: Mapping[str, float] = field(default_factory=dict)
+    """Shares of the workers' time by :class:`~orchestrator.utilisation.Use` while the visit lasted."""
     skipped: str = ""
     """Why the stage had nothing to search; empty if it ran."""
 
@@ -89,12 +93,54 @@ class Verdict:
         return self.improved and abs(self.best_value - self.previous_value) <= self.noise
 
 
+def best_of(
+    finished: Mapping[str, Mapping[str, Any]], records: Sequence[TrialRecord], direction: Direction
+) -> TrialRecord | None:
+    """The winner of a sweep: what the finalists made the best by mean over seeds, whatever a search finds with one;
+    before there are finalists, the incumbent of the search. None where there is none.
+
+    Args:
+        finished: ledger entries by stage.
+        records: every trial, in the order of their numbers.
+        direction: of the objective.
+    """
+    decided = [int(entry["best_trial"]) for entry in finished.values() if entry.get("winner") is not None]
+    return records[decided[-1]] if decided else incumbent(records, direction)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One reading of the test split."""
+
+    at: str
+    """When, ISO 8601, UTC."""
+    lost: bool = False
+    """Whether the command ended before anything came of it."""
+
+
+def describe_reads(reads: Sequence[Reading]) -> str:
+    """How often and when the test split was read, as the end of a sentence; empty: never."""
+    if not reads:
+        return ""
+    known = [read for read in reads if not read.lost]
+    lost = [f"at {read.at} by a command that ended before anything came of it" for read in reads if read.lost]
+    first = [f"once, at {known[0].at}"] if len(known) == 1 else []
+    if len(known) > 1:
+        again = " and ".join(read.at for read in known[1:])
+        first = [
+            f"{len(known)} times: at {known[0].at}, and again at {again} (ensemble.read_test_again): what was "
+            "decided in between may fit it"
+        ]
+    return "; also ".join([*first, *lost]) if first else "; ".join(lost)
+
+
 class Ledger:
     """Identity, configuration and finished stages of a sweep."""
 
     def __init__(self, path: Path, data: dict[str, Any]) -> None:
         self._path = path
         self._data = data
+        self._command: dict[str, Any] = {"began": _now()}
 
     @classmethod
     def read(cls, path: Path) -> "Ledger | None":
@@ -110,7 +156,7 @@ class Ledger:
         except ValueError as error:
             raise _damaged(path, str(error)) from None
         kinds = {"id": str, "created": str, "config": dict, "stages": dict}
-        if not isinstance(data, dict) or "test_read" not in data:
+        if not isinstance(data, dict) or "test_reads" not in data:
             raise _damaged(path, "it is no ledger")
         for key, wanted in kinds.items():
             if not isinstance(data.get(key), wanted):
@@ -134,7 +180,7 @@ class Ledger:
                 "created": _now(),
                 "config": _fixed(config),
                 "stages": {},
-                "test_read": None,
+                "test_reads": [],
             }
             ledger = cls(path, data)
             ledger._write()
@@ -158,20 +204,42 @@ class Ledger:
         return dict(self._data["stages"])
 
     @property
-    def test_read(self) -> str | None:
-        """When the test split was read; None: never."""
-        value: str | None = self._data["test_read"]
-        return value
+    def test_reads(self) -> Sequence[Reading]:
+        """Every reading of the test split."""
+        return [Reading(**read) for read in self._data["test_reads"]]
 
     def finish(self, stage: str, result: Any, text: str) -> None:
         """Note the end of ``stage``: its result (a dataclass) and the same in words."""
         self._data["stages"][stage] = masked({"finished": _now(), **asdict(result), "text": text})
         self._write()
 
-    def note_test_read(self) -> None:
-        """Note that the test split is read now."""
-        self._data["test_read"] = _now()
+    def note_usage(self, seconds: float, workers: Sequence[Mapping[str, float]]) -> None:
+        """Note what the workers' time went into in this command so far: seconds by use, of each worker."""
+        self._command |= {"seconds": seconds, "workers": [dict(worker) for worker in workers]}
+        commands = self._data.setdefault("usage", [])
+        if self._command not in commands:
+            commands.append(self._command)
         self._write()
+
+    @property
+    def usage(self) -> Sequence[Mapping[str, Any]]:
+        """Of each command that searched: ``began``, ``seconds``, and ``workers``: seconds by use, of each."""
+        return list(self._data.get("usage", []))
+
+    def note_test_read(self) -> None:
+        """Note that the test split is read now. It should be for the first time, or with the user's consent
+        (``ensemble.read_test_again``): see :meth:`test_reader`."""
+        known = self._data["test_reads"]
+        if known and self.test_reader is None:
+            # Nobody has seen what a reading gave that no stage finished with.
+            known[-1]["lost"] = True
+        known.append(asdict(Reading(_now())))
+        self._write()
+
+    @property
+    def test_reader(self) -> str | None:
+        """The finished stage whose result rests on the test split; None: nobody knows anything of it yet."""
+        return next((key for key, entry in self._data["stages"].items() if "test" in entry), None)
 
     def _write(self) -> None:
         write_json(self._path, self._data)

@@ -35,7 +35,8 @@ def trial_name(record: TrialRecord, varied: Sequence[str], base: Configuration) 
     shown = " ".join(_setting(name, record.configuration[name]) for name in names[:_MOST_IN_NAME])
     shown += f" +{len(names) - _MOST_IN_NAME}" if len(names) > _MOST_IN_NAME else ""
     if record.repeats is not None:
-        return f"{shown or 'defaults'} again, seed {record.seed}"
+        longer = f", longer from epoch {record.inherited}" if record.parent is not None else ", longer"
+        return f"{shown or 'defaults'} again, seed {record.seed}{longer if record.finalist else ''}"
     return f"{shown or 'defaults'}" + (f" from epoch {record.inherited}" if record.parent is not None else "")
 
 
@@ -51,12 +52,15 @@ def begin_tags(record: TrialRecord) -> dict[str, str]:
         tags |= {"parent": str(record.parent)}
         tags[NOTE] = (
             f"Continues {link(trial_key(record.parent), f'trial {record.parent}')} from epoch {record.inherited}, "
-            "which was stopped there."
+            "where that ended."
         )
     if record.repeats is not None:
         tags |= {"repeats": str(record.repeats)}
         whose = link(trial_key(record.repeats), f"trial {record.repeats}")
-        tags[NOTE] = f"Trains the configuration of {whose} with another seed, to measure seed noise."
+        if record.finalist:
+            tags[NOTE] = f"A finalist: trains the configuration of {whose} for longer. {tags.get(NOTE, '')}".strip()
+        else:
+            tags[NOTE] = f"Trains the configuration of {whose} with another seed, to measure seed noise."
     return tags
 
 
@@ -93,6 +97,8 @@ def stage_note(entry: Mapping[str, Any], objective: str) -> str:
         return f"**Skipped**: {entry['skipped']}."
     if "weights" in entry:
         return _ensemble_note(entry)
+    if "finalists" in entry:
+        return _finalists_note(entry, objective)
     if "findings" in entry:
         return _preflight_note(entry)
     if "best_value" not in entry:
@@ -163,7 +169,42 @@ def _ensemble_note(entry: Mapping[str, Any]) -> str:
     members = ", ".join(
         f"{link(trial_key(int(n)), f'trial {n}')} {share:.0%}" for n, share in entry["weights"].items()
     )
-    return f"{_table(rows)}\n\nMembers: {members}.\n\nThe test split was read here, once."
+    return f"{_table(rows)}\n\nMembers: {members}.\n\nThe test split was read here."
+
+
+def _finalists_note(entry: Mapping[str, Any], objective: str) -> str:
+    if entry["winner"] is None:
+        return f"**No training of a finalist was through.**\n\n{_table(finalist_rows(entry))}"
+    won = link(trial_key(entry["winner"]), f"trial {entry['winner']}")
+    best = link(trial_key(entry["best_trial"]), f"trial {entry['best_trial']}")
+    parts = [
+        f"**The configuration of {won} wins with {objective} {with_spread(entry['mean'], entry['spread'])} over "
+        f"fresh seeds.** Its best fresh seed is {best} with {entry['best_value']:.4g}.",
+        _table(finalist_rows(entry)),
+        *(f"{line[0].upper()}{line[1:]}." for line in entry["remarks"]),
+    ]
+    return "\n\n".join(parts)
+
+
+def finalist_rows(entry: Mapping[str, Any]) -> list[list[str]]:
+    """The finalists of a finished stage as a table with a heading: each beside its value in the search."""
+    seeds = [f"seed {index + 1}" for index in range(len(entry["seeds"]))]
+    found = [["trial", "in the search", "mean ± spread", *seeds, "own seed, longer", "epochs", ""]]
+    for item in entry["finalists"]:
+        epochs = [count for count in item["epochs"] if count]
+        span = f"{min(epochs)} to {max(epochs)}" if len(set(epochs)) > 1 else "".join(map(str, epochs[:1]))
+        values = [*item["values"], item["own"]]
+        shown = ["-" if value is None else f"{value:.4g}" for value in values]
+        mean = with_spread(item["mean"], item["spread"])
+        found.append([str(item["trial"]), f"{item['search_value']:.4g}", mean, *shown, span or "-", item["remark"]])
+    return found
+
+
+def with_spread(mean: float | None, spread: float | None) -> str:
+    """A mean and the standard deviation around it, as far as they are known."""
+    if mean is None:
+        return "-"
+    return f"{mean:.4g}" + (f" ± {spread:.2g}" if spread is not None else "")
 
 
 def _preflight_note(entry: Mapping[str, Any]) -> str:

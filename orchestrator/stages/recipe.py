@@ -6,38 +6,74 @@ goes on to the next one while the others end theirs.
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from orchestrator.errors import StorageError
 from orchestrator.progress import duration
+from orchestrator.stages.finalists import FinalistsStage
 from orchestrator.stages.ledger import Verdict
 from orchestrator.stages.search import SearchStage
+from orchestrator.stages.standing import conclude
+from orchestrator.stages.standing import describe as describe_standing
 from orchestrator.stages.sweep import Sweep
 from orchestrator.stages.verdict import describe, judge
-from orchestrator.stages.visits import make_visits, varied
+from orchestrator.stages.visits import Visit, make_visits, varied
+from orchestrator.study.records import searched
 from orchestrator.types import Decision, EpochResult, Outcome, Reason, TrialSpec
+from orchestrator.utilisation import Use, Utilisation, added, shares
 
 
 class StageSequence:
-    """The unfinished visits of the search stages ``names``; a :class:`~orchestrator.runners.base.Controller`."""
+    """The unfinished visits of the stages ``names``, searches first, then finalists; a
+    :class:`~orchestrator.runners.base.Controller`.
 
-    def __init__(self, sweep: Sweep, names: Sequence[str], stopping: Callable[[], bool], workers: int = 1) -> None:
+    Args:
+        sweep: the open sweep.
+        names: its search stages, in order.
+        stopping: whether the command is to end.
+        workers: trials that run at a time.
+        usage: the meter of the workers' time; None: a new one.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        names: Sequence[str],
+        stopping: Callable[[], bool],
+        workers: int = 1,
+        usage: Utilisation | None = None,
+    ) -> None:
         self._sweep = sweep
         self._stopping = stopping
         self._workers = workers
+        self.usage = usage or Utilisation(workers)
+        self._usage_before: dict[str, dict[str, float]] = {}
         asking = []
-        for name in names:
+        kinds = {name: sweep.config.stages[name].kind for name in names}
+        for name in (name for name in names if kinds[name] == "search"):
             if varied(sweep.space, sweep.config.stages[name]):
                 asking.append(name)
             elif name not in sweep.ledger.finished:
                 skip_stage(sweep, name)
         self._visits = make_visits(sweep.config, asking)
+        self._visits += [Visit(name) for name in names if kinds[name] == "finalists"]
+        self._several = len(self._visits) > 1
         self._began, self._epochs_before = time.monotonic(), _paid(sweep)
-        sweep.progress.whole = self._progress if len(self._visits) > 1 else None
+        sweep.progress.whole = self._progress
         # Oldest first; only the last begins trials, those before it wait for theirs to end.
-        self._active: list[SearchStage] = []
+        self._active: list[SearchStage | FinalistsStage] = []
 
     def ask(self) -> TrialSpec | None:
         """See :class:`~orchestrator.runners.base.Controller`."""
+        with self.usage.proposing():
+            spec = self._ask()
+        if spec is None:
+            self.usage.nothing_to_begin()
+        else:
+            self.usage.begin(spec.number)
+        return spec
+
+    def _ask(self) -> TrialSpec | None:
         while not self._stopping():
             if not self._active and not self._begin_next():
                 return None
@@ -54,7 +90,8 @@ class StageSequence:
 
     def report(self, number: int, result: EpochResult) -> Decision:
         """See :class:`~orchestrator.runners.base.Controller`."""
-        decision = self._stage_of(number).report(number, result)
+        with self.usage.reporting(number, result):
+            decision = self._stage_of(number).report(number, result)
         paused = self._stopping() and decision is Decision.CONTINUE
         return Decision.PAUSE if paused else decision
 
@@ -64,18 +101,33 @@ class StageSequence:
         Raises:
             StorageError: the trial's files cannot be written or read; it stays as it was.
         """
+        with self.usage.ending(number, outcome):
+            self._tell(number, outcome)
+
+    def _tell(self, number: int, outcome: Outcome) -> None:
         if outcome.reason is Reason.STORAGE:
             raise StorageError(f"trial {number}: {outcome.detail}")
         stage = self._stage_of(number)
         stage.tell(number, outcome)
         for other in self._active:
             if other is not stage:
-                other.policy.observe(self._sweep.study[number])
+                other.observe(self._sweep.study[number])
         while len(self._active) > 1 and not self._active[0].running and not self._stopping():
             self._finish(self._active[0])
 
+    def note_usage(self) -> None:
+        """Write down what the workers' time went into, for the report."""
+        self.usage.settle()
+        self._sweep.ledger.note_usage(self.usage.seconds, self.usage.workers)
+
     def _progress(self) -> str:
-        """How far the whole search is, and about how long it will still take."""
+        """How far the whole search is, about how long it will still take, and how busy the workers are."""
+        busy = shares(added(self.usage.workers)).get(Use.BUSY)
+        told = "" if busy is None else f"workers {busy:.0%} busy"
+        whole = self._whole() if self._several else ""
+        return ", ".join(part for part in (whole, told) if part)
+
+    def _whole(self) -> str:
         total = self._active[-1].visit.ceiling if self._active else None
         spent = _paid(self._sweep)
         if not total:
@@ -85,14 +137,14 @@ class StageSequence:
         left = f", about {duration(took * (total - spent) / own)} left" if own > 0.02 * total and share < 1 else ""
         return f"sweep {share:.0%}{left}"
 
-    def _stage_of(self, number: int) -> SearchStage:
+    def _stage_of(self, number: int) -> SearchStage | FinalistsStage:
         return next(stage for stage in self._active if number in stage.begun)
 
-    def _may_overlap(self, stage: SearchStage) -> bool:
+    def _may_overlap(self, stage: SearchStage | FinalistsStage) -> bool:
         """Whether the next visit may begin while trials of this one run: in passes, so that no worker waits; but
         not before the last visit, whose budget is what the others have left."""
         passing = not stage.visit.alone and not self._sweep.config.deterministic
-        return passing and bool(self._visits) and self._visits[0].up_to is None
+        return passing and bool(self._visits) and not self._visits[0].alone and self._visits[0].up_to is None
 
     def _begin_next(self) -> bool:
         """Begin the next visit; False when there is none left."""
@@ -101,24 +153,39 @@ class StageSequence:
             if visit.key in self._sweep.ledger.finished:
                 self._sweep.progress.say(f"[{visit.key}] finished before; skipped")
                 continue
-            self._active.append(SearchStage(self._sweep, visit, self._workers))
+            self.usage.settle()
+            self._usage_before[visit.key] = added(self.usage.workers)
+            if self._sweep.config.stages[visit.stage].kind == "finalists":
+                self._active.append(FinalistsStage(self._sweep, visit))
+            else:
+                self._active.append(SearchStage(self._sweep, visit, self._workers))
             return True
         return False
 
-    def _finish(self, stage: SearchStage) -> None:
-        verdict = judge(stage)
-        sweep = self._sweep
-        text = describe(sweep, verdict)
-        sweep.ledger.finish(stage.visit.key, verdict, text)
-        sweep.track_stage_end(stage.visit.key)
+    def _finish(self, stage: SearchStage | FinalistsStage) -> None:
+        sweep, key = self._sweep, stage.visit.key
+        before = self._usage_before.pop(key)
+        self.note_usage()
+        usage = shares({use: seconds - before[use] for use, seconds in added(self.usage.workers).items()})
+        if isinstance(stage, FinalistsStage):
+            standing = replace(conclude(stage), usage=usage)
+            said = text = describe_standing(sweep, standing)
+            sweep.ledger.finish(key, standing, text)
+        else:
+            verdict = replace(judge(stage), usage=usage)
+            text = describe(sweep, verdict)
+            sweep.ledger.finish(key, verdict, text)
+            brief = not stage.visit.alone and any(not visit.alone for visit in self._visits)
+            said = describe(sweep, verdict, brief=brief)
+        sweep.track_stage_end(key)
         sweep.write_winner()
-        brief = not stage.visit.alone and bool(self._visits)
-        sweep.progress.say(describe(sweep, verdict, brief=brief))
+        sweep.progress.say(said)
         self._active.remove(stage)
 
 
 def _paid(sweep: Sweep) -> int:
-    return sum(record.epochs_paid for record in sweep.study.records)
+    """What the search has cost."""
+    return sum(record.epochs_paid for record in searched(sweep.study.records))
 
 
 def skip_stage(sweep: Sweep, name: str) -> None:

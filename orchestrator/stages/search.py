@@ -2,30 +2,27 @@
 
 import math
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from orchestrator.progress import duration
-from orchestrator.seeds import derive_seed
+from orchestrator.seeds import derive_seed, shared_seed
 from orchestrator.stages.beginning import best_before, earlier_trials, make_policy, windows
 from orchestrator.stages.duplicates import already_tried, pointing_to
 from orchestrator.stages.rounds import Rounds
 from orchestrator.stages.sweep import Sweep
+from orchestrator.stages.turn import StageTurn
 from orchestrator.stages.visits import ALL, Visit, varied
 from orchestrator.study.advisor import Proposal
 from orchestrator.study.policy import FreezeThaw
 from orchestrator.study.pruners import PAUSE_ROOM, rungs_of
-from orchestrator.study.records import TrialRecord, incumbent
-from orchestrator.tracking.base import SWEEP, stage_key, trial_key
+from orchestrator.study.records import TrialRecord, incumbent, searched
+from orchestrator.tracking.base import SWEEP, stage_key
 from orchestrator.types import (
     Configuration,
     Decision,
-    End,
     EpochResult,
-    Outcome,
-    Reason,
     TrialSpec,
-    TrialState,
 )
 
 
@@ -34,7 +31,7 @@ def _epochs(records: Iterable[TrialRecord]) -> int:
     return sum(record.epochs_paid for record in records)
 
 
-class SearchStage:
+class SearchStage(StageTurn):
     """Runs one visit; a :class:`~orchestrator.runners.base.Controller`.
 
     Args:
@@ -44,19 +41,13 @@ class SearchStage:
     """
 
     def __init__(self, sweep: Sweep, visit: Visit, workers: int = 1) -> None:
-        self.visit = visit
-        self.sweep = sweep
         config = sweep.config
-        self._settings = config.stages[visit.stage]
-        self.own = [record.number for record in sweep.study.records if record.stage == visit.key]
+        super().__init__(sweep, visit, varied(sweep.space, config.stages[visit.stage]))
         # While the visit lasts, no other trial changes.
-        self._spent_before = _epochs(earlier_trials(sweep, visit.key))
+        self._spent_before = _epochs(searched(earlier_trials(sweep, visit.key)))
         self._spent_ended = _epochs(record for record in self.records if record.state.finished)
         self._repeated = sum(record.repeats is not None for record in self.records)
         self.previous = best_before(sweep, visit.key)
-        timeout = config.timeout_s or self._settings.timeout_s
-        self.started = time.monotonic()
-        self._deadline = self.started + timeout if timeout else None
         self._epochs = config.trainer.epochs
         pruner = config.pruner if self._settings.prunes else replace(config.pruner, name="none")
         plain = config.sampler.name != "staged"
@@ -65,8 +56,6 @@ class SearchStage:
         self.policy = make_policy(sweep, visit, pruner, in_rounds=bool(self._rounds))
         others = any(record.stage != visit.key for record in sweep.study.records)
         self._starts = list(sweep.starts) if plain and not others else []
-        self._resumable = [number for number in self.own if not sweep.study[number].state.finished]
-        self._begun: dict[int, float] = {}
         for record in self.records:
             self.policy.observe(self._rounds.view(record))
         self._begin()
@@ -95,43 +84,14 @@ class SearchStage:
         return f"{visit.epochs} epochs" if visit.epochs else "an opening"
 
     @property
-    def running(self) -> int:
-        """Trials under way, and those that are to go on."""
-        return len(self._unfinished)
-
-    @property
-    def resumable(self) -> bool:
-        """Whether a trial waits to go on: its worker died, or the command before this one ended."""
-        return bool(self._resumable)
-
-    @property
-    def begun(self) -> Collection[int]:
-        """Their numbers."""
-        return self._begun.keys()
-
-    @property
     def incumbent(self) -> TrialRecord | None:
         """The best of the visit's trials and those before it."""
         return incumbent([*earlier_trials(self.sweep, self.visit.key), *self.records], self.sweep.direction)
 
     @property
-    def records(self) -> list[TrialRecord]:
-        """The visit's trials as they stand."""
-        return [self.sweep.study[number] for number in self.own]
-
-    @property
-    def late(self) -> bool:
-        """Whether its time is up."""
-        return self._deadline is not None and time.monotonic() >= self._deadline
-
-    @property
     def spent(self) -> int:
         """Epochs paid by the visit's trials so far."""
         return self._spent_ended + _epochs(self.sweep.study[number] for number in self._unfinished)
-
-    @property
-    def _unfinished(self) -> Sequence[int]:
-        return [*self._begun, *self._resumable]
 
     def _charged(self, known: Sequence[TrialRecord]) -> int:
         """Epochs that count against the visit's own share of a pass: not its opening, and not those up to the
@@ -169,7 +129,7 @@ class SearchStage:
         """What all visits together may still begin."""
         if self.visit.ceiling is None:
             return None
-        known = [self._rounds.view(record) for record in self.sweep.study.records]
+        known = [self._rounds.view(record) for record in searched(self.sweep.study.records)]
         begun = sum(self._committed(record) for record in known if record is not besides)
         return self.visit.ceiling - _epochs(known) - begun
 
@@ -197,27 +157,10 @@ class SearchStage:
             if started is None:
                 return None
             record = started
-        self._begun[record.number] = time.monotonic()
-        names = varied(self.sweep.space, self._settings)
-        self.sweep.track_trial(record, tuple(names))
-        self._show()
-        store = self.sweep.checkpoints
-        return TrialSpec(
-            number=record.number,
-            stage=self.visit.key,
-            configuration=record.configuration,
-            seed=record.seed,
-            epochs=record.epochs,
-            directory=store.folder(record.number),
-            save_at=tuple(self._rungs),
-            resume_from=None if record.parent is None else store.folder(record.parent),
-            timeout_s=self.sweep.config.failure.trial_timeout_s,
-            heartbeat_s=self.sweep.config.failure.heartbeat_s,
-        )
+        return self._hand_out(record, self._rungs)
 
     def _start(self) -> TrialRecord | None:
         study, repeated = self.sweep.study, None
-        seed = derive_seed(self.sweep.config.seed, "trial", len(study))
         proposal = self._proposal()
         if proposal is None:
             repeated = self._to_repeat()
@@ -230,7 +173,7 @@ class SearchStage:
         record = study.start(
             proposal.configuration,
             stage=self.visit.key,
-            seed=seed if parent is None else parent.seed,
+            seed=self._seed_of(parent, repeated),
             epochs=self._epochs,
             parent=parent,
             round_=self._rounds.current,
@@ -243,11 +186,19 @@ class SearchStage:
                 record.number, known.state, seconds=0.0, reason=known.reason, detail=pointing_to(known.number)
             )
             self._spent_ended += record.epochs_paid
-            self.sweep.track_trial(record, tuple(varied(self.sweep.space, self._settings)))
+            self.sweep.track_trial(record, self._named)
             self.sweep.track_end(record)
             self.sweep.progress.say(f"[{self.visit.key}] trial {record.number}: {record.detail}")
         self.policy.observe(record)
         return record
+
+    def _seed_of(self, parent: TrialRecord | None, repeated: TrialRecord | None) -> int:
+        if parent is not None:
+            return parent.seed
+        seed = self.sweep.config.seed
+        if repeated is not None:
+            return shared_seed(seed, self._repeated)
+        return derive_seed(seed, "trial", len(self.sweep.study))
 
     def _tried(self, configuration: Configuration) -> TrialRecord | None:
         known = [self._rounds.view(record) for record in self.sweep.study.records]
@@ -280,18 +231,11 @@ class SearchStage:
         if searching or not self._reserved() or (left is not None and left < 0):
             return None
         first = next((record.repeats for record in self.records if record.repeats is not None), None)
-        return self.sweep.best if first is None else self.sweep.study[first]
+        return self.incumbent if first is None else self.sweep.study[first]
 
     def report(self, number: int, result: EpochResult) -> Decision:
         """See :class:`~orchestrator.runners.base.Controller`."""
-        study = self.sweep.study
-        new = study.report(number, result.epoch, result.value)
-        # A kill may have come between the study's note of an epoch and the logbook's.
-        if new or (result.epoch > study[number].inherited and not self.sweep.has_metrics(number, result.epoch)):
-            self.sweep.add_metrics(number, result)
-            self.sweep.tracker.log(trial_key(number), result.epoch, result.metrics)
-        self._show()
-        record = study[number]
+        record = self._note(number, result)
         if result.epoch >= record.epochs or (record.repeats is not None and not self.late):
             return Decision.CONTINUE
         return Decision.STOP if self.late or self._stops(record) else Decision.CONTINUE
@@ -314,46 +258,21 @@ class SearchStage:
         share = self.sweep.config.pruner.audit_share
         return derive_seed(record.seed, "audit") < share * 2**32
 
-    def tell(self, number: int, outcome: Outcome) -> None:
-        """See :class:`~orchestrator.runners.base.Controller`.
+    def observe(self, record: TrialRecord) -> None:
+        """See :class:`StageTurn`."""
+        self.policy.observe(record)
 
-        Raises:
-            UserCodeError, TooManyFailuresError: see :class:`~orchestrator.stages.failures.Failures`.
-        """
-        sweep, failures = self.sweep, self.sweep.failures
-        failures.check_user_error(outcome, sweep.study.records)
-        seconds = time.monotonic() - self._begun.pop(number)
-        if outcome.end is End.PAUSED:
-            return
-        if failures.restarts(sweep.study[number], outcome):
-            self._resumable.append(number)
-            sweep.progress.say(f"[{self.visit.key}] {failures.restart_line(sweep.study.restart(number), outcome)}")
-            return
-        state = {End.FINISHED: TrialState.COMPLETE, End.STOPPED: TrialState.PRUNED, End.FAILED: TrialState.INFEASIBLE}
-        reason = outcome.reason
-        if outcome.end is End.STOPPED:
-            reason = Reason.TIMEOUT if self.late else Reason.RUNG
-        record = sweep.study.finish(number, state[outcome.end], seconds=seconds, reason=reason, detail=outcome.detail)
+    def _ended(self, record: TrialRecord) -> None:
         self._spent_ended += record.epochs_paid
         if not self._rounds:
             self.policy.observe(record)
-        sweep.checkpoints.ended(record, sweep.study.records)
-        sweep.track_end(record)
-        if record.state is TrialState.INFEASIBLE:
-            line = record.detail.splitlines()[0] if record.detail else ""
-            sweep.progress.say(f"[{self.visit.key}] trial {number} is infeasible: {record.reason}: {line}")
-        self._show()
-        failures.ended(record)
-
-    def _show(self) -> None:
-        self.sweep.progress.update(self._status)
 
     def _status(self) -> str:
-        done = sum(record.state.finished for record in self.records)
-        text = f"[{self.visit.key}] {done} trials done, {self.running} running, {self.spent} epochs"
+        text = f"{super()._status()}, {self.spent} epochs"
         total = self.visit.epochs if self.visit.up_to is None else self.visit.up_to - self._spent_before
+        done = sum(record.state.finished for record in self.records)
         share = self._charged(self.records) / total if total else done / (self.visit.n_trials or math.inf)
-        best = self.sweep.best
+        best = self.incumbent
         if best is not None:
             text += f", best {self.sweep.task.objective} {best.value:.4g} (trial {best.number})"
         if 0.05 < share < 1:

@@ -19,10 +19,11 @@ from orchestrator.progress import Progress
 from orchestrator.stages import notes
 from orchestrator.stages.checkpoints import CheckpointStore
 from orchestrator.stages.failures import Failures
-from orchestrator.stages.ledger import Ledger
+from orchestrator.stages.ledger import Ledger, best_of
 from orchestrator.stages.visits import stage_of, varied
+from orchestrator.stores import below, parse_location
 from orchestrator.study.pruners import make_pruner
-from orchestrator.study.records import TrialRecord, incumbent
+from orchestrator.study.records import TrialRecord
 from orchestrator.study.samplers import check_sampler
 from orchestrator.study.space import SearchSpace, build_space
 from orchestrator.study.storage import Storage, count_trials, has_trials, memory_storage, open_journal
@@ -31,12 +32,13 @@ from orchestrator.tasks.base import Task
 from orchestrator.tasks.loading import load_task, model_defaults
 from orchestrator.tracking.base import NOTE, SWEEP, Tracker, stage_key, trial_key
 from orchestrator.tracking.memory import NullTracker
-from orchestrator.types import Configuration, EpochResult, TrialState
+from orchestrator.types import Configuration, EpochResult, Location, TrialState
 
 log = logging.getLogger("orchestrator.files")
 
 STUDY_FILE = "study.journal"
 LEDGER_FILE = "ledger.json"
+CHECKPOINT_DIR = "trainer.checkpoint_dir"
 WINNER_FILE = "experiment/winner.yaml"
 METRICS_FILE = "metrics.jsonl"
 
@@ -57,17 +59,22 @@ class Plan:
     @property
     def name(self) -> str:
         """The sweep's name."""
-        return self.config.sweep.name or f"{self.config.task.name}-seed{self.config.seed}"
+        return sweep_folder(self.config).name
 
     @property
     def folder(self) -> Path:
         """The sweep's folder."""
-        return Path(self.config.sweep.dir).resolve() / self.name
+        return sweep_folder(self.config)
 
     @property
     def exists(self) -> bool:
         """Whether the sweep was begun before."""
         return (self.folder / LEDGER_FILE).exists()
+
+
+def sweep_folder(config: RunConfig) -> Path:
+    """The folder of the sweep that a command means; its name is the sweep's."""
+    return Path(config.sweep.dir).resolve() / (config.sweep.name or f"{config.task.name}-seed{config.seed}")
 
 
 def make_plan(config: RunConfig) -> Plan:
@@ -88,6 +95,8 @@ def make_plan(config: RunConfig) -> Plan:
     used = {name for stage in config.stages.values() for name in (*stage.varies, *stage.retunes)}
     space = build_space(_effective(config, task), base, used)
     check_sampler(config.sampler)
+    if config.trainer.checkpoint_dir is not None:
+        parse_location(config.trainer.checkpoint_dir, CHECKPOINT_DIR)
     make_pruner(config.pruner, task.direction, config.trainer.epochs)
     return Plan(config, task, base, space, _starts(config, base, space))
 
@@ -129,6 +138,15 @@ def _check_stage_names(config: RunConfig, base: Configuration) -> None:
                 raise ConfigError(f"stages.{stage}: {name} is not a hyperparameter; {suggest(name, sorted(known))}")
 
 
+def checkpoint_location(plan: Plan, sweep_id: str) -> Location:
+    """Where the trials of the sweep keep their checkpoints. Elsewhere than in its folder its id is part of the name:
+    another sweep of that name must not find them."""
+    chosen = plan.config.trainer.checkpoint_dir
+    if chosen is None:
+        return plan.folder / "trials"
+    return below(parse_location(chosen, CHECKPOINT_DIR), f"{plan.name}-{sweep_id[:8]}")
+
+
 class Sweep:
     """An open sweep. One driver at a time holds it (:func:`open_sweep`)."""
 
@@ -148,7 +166,10 @@ class Sweep:
         self.study = SweepStudy(storage, plan.name, self.direction, plan.space)
         trainer = plan.config.trainer
         self.checkpoints = CheckpointStore(
-            plan.folder / "trials", keep=trainer.keep_checkpoints, disk_gb=trainer.disk_gb, direction=self.direction
+            checkpoint_location(plan, ledger.sweep_id),
+            keep=trainer.keep_checkpoints,
+            disk_gb=trainer.disk_gb,
+            direction=self.direction,
         )
         self.failures = Failures(plan.config.failure)
         self.tracker: Tracker
@@ -160,12 +181,16 @@ class Sweep:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The incumbent of the whole sweep."""
-        return incumbent(self.study.records, self.direction)
+        """The winner of the whole sweep: see :func:`~orchestrator.stages.ledger.best_of`."""
+        return best_of(self.ledger.finished, self.study.records, self.direction)
+
+    def trial_folder(self, number: int) -> Path:
+        """Where the driver keeps what it knows of trial ``number``."""
+        return self.folder / "trials" / f"{number:06d}"
 
     def add_metrics(self, number: int, result: EpochResult) -> None:
         """Append an epoch's metrics to the trial's logbook file."""
-        path = self.checkpoints.folder(number) / METRICS_FILE
+        path = self.trial_folder(number) / METRICS_FILE
         append_line(path, json.dumps({"epoch": result.epoch, **result.metrics}))
 
     def metrics(self, number: int) -> Iterator[tuple[int, Mapping[str, float]]]:
@@ -174,7 +199,7 @@ class Sweep:
         Half a line at the end is not there yet; a damaged one is left out, and the log says so: the objective of
         every epoch is in the study, and the other metrics decide nothing.
         """
-        path = self.checkpoints.folder(number) / METRICS_FILE
+        path = self.trial_folder(number) / METRICS_FILE
         if not path.exists():
             return
         content = path.read_bytes()
@@ -212,6 +237,7 @@ class Sweep:
             for who, scores in result.get(split, {}).items():
                 metrics |= {f"{split}/{who}/{score}": value for score, value in scores.items()}
         metrics |= result.get("metrics", {})
+        metrics |= {f"workers/{use}": share for use, share in result.get("usage", {}).items()}
         for path in result.get("files", []):
             self.tracker.file(stage_key(stage), stage, self.folder / path)
         tags = {NOTE: notes.stage_note(result, self.task.objective), **result.get("tags", {})}
@@ -267,8 +293,12 @@ class Sweep:
         config = self.config
         values = {
             **nested(best.configuration),
-            "train": {"seed": best.seed},
-            "trainer": {"epochs": best.epochs, "patience": config.trainer.patience},
+            "train": {"seed": best.seed, "schedule_epochs": best.schedule_epochs},
+            # A finalist is ended when it does not improve; its schedule does not depend on when.
+            "trainer": {
+                "epochs": best.epochs_run if best.finalist else best.epochs,
+                "patience": config.trainer.patience,
+            },
         }
         task = {"name": config.task.name, "_target_": config.task.target, "args": dict(config.task.args)}
         write_text(

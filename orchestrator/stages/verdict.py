@@ -13,7 +13,7 @@ from orchestrator.stages.ledger import Audit, Verdict
 from orchestrator.stages.search import SearchStage
 from orchestrator.stages.sweep import Sweep
 from orchestrator.stages.visits import varied
-from orchestrator.study.records import TrialRecord
+from orchestrator.study.records import TrialRecord, searched
 from orchestrator.types import Configuration, TrialState, Value
 
 _MOVED = 0.1
@@ -74,7 +74,8 @@ def _seed_noise(stage: SearchStage, best: TrialRecord | None) -> tuple[float | N
     if best is None or best.value is None:
         return None, False
     records = stage.sweep.study.records
-    values = [r.value for r in records if r.feasible and r.repeats == best.number and r.value is not None]
+    again = [r for r in searched(records) if r.feasible and r.repeats == best.number]
+    values = [r.value for r in again if r.value is not None]
     if values:
         return statistics.stdev([best.value, *values]), True
     return stage.policy.seed_noise(best.value), False

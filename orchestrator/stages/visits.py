@@ -38,7 +38,7 @@ class Visit:
     up_to: int | None = None
     """Instead of ``epochs``: it ends when the sweep has cost so many."""
     ceiling: int | None = None
-    """In passes: epochs that the sweep may cost in all."""
+    """In passes: epochs that the search may cost in all, without its repeats."""
     alone: bool = True
     """Not part of passes: never more than its epochs, and its best trial is finished."""
     repeats: int = 0
@@ -91,6 +91,9 @@ def _passes(config: RunConfig, names: Sequence[str]) -> list[Visit]:
     epochs = config.trainer.epochs
     shares = {name: budget(config, config.stages[name]) for name in names}
     total = sum(shares.values())
+    repeats = min(config.recipe.repeats, int(total / 2))
+    # The repeats' share is none of the passes': their trials may go on for as long as they are worth it.
+    ceiling = round((total - repeats) * epochs)
     visits = []
     for number, length in enumerate(pass_lengths(total, config.recipe.first_pass, config.recipe.growth), start=1):
         for name in names:
@@ -99,10 +102,9 @@ def _passes(config: RunConfig, names: Sequence[str]) -> list[Visit]:
             # A stage whose trials run to their end waits for a pass that affords most of one.
             worth = round(cost) >= (1 if config.stages[name].prunes else epochs / 2)
             if opening or (shares[name] and worth):
-                visits.append(Visit(name, number, round(cost), ceiling=round(total * epochs), alone=False))
+                visits.append(Visit(name, number, round(cost), ceiling=ceiling, alone=False))
     if visits:
         last = visits[-1]
-        repeats = min(config.recipe.repeats, int(total / 2))
         visits[-1] = Visit(last.stage, last.round, up_to=round(total * epochs), alone=False, repeats=repeats)
     return visits
 

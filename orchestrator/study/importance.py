@@ -11,7 +11,7 @@ import optuna
 from optuna.importance import MeanDecreaseImpurityImportanceEvaluator
 from optuna.trial import create_trial
 
-from orchestrator.study.records import TrialRecord
+from orchestrator.study.records import TrialRecord, searched
 from orchestrator.study.space import SearchSpace
 from orchestrator.types import Direction, TrialState
 
@@ -53,6 +53,7 @@ def importance(
 
 def _in_order(records: Sequence[TrialRecord], direction: Direction, epoch: int) -> Sequence[TrialRecord]:
     """The last trial of every training that got so far or is infeasible, best first; repeats are left out."""
+    records = searched(records)
     continued = {record.parent for record in records}
     last = [record for record in records if record.repeats is None and record.number not in continued]
     seen = [r for r in last if r.state is TrialState.INFEASIBLE or r.epochs_run >= epoch]

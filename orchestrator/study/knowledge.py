@@ -121,7 +121,9 @@ class Knowledge:
         self._fitted_at = 0
 
     def observe(self, record: TrialRecord) -> None:
-        """Take in a trial as it stands now."""
+        """Take in a trial as it stands now. Finalists are none of its: their schedule may be another."""
+        if record.finalist:
+            return
         number = record.number
         root = number if record.parent is None else self._roots[record.parent]
         self._roots[number] = root

@@ -27,22 +27,32 @@ class TrialRecord:
     seconds: float = 0.0
     """Wall time from start to end."""
     parent: int | None = None
-    """The stopped trial that this one continues (a promotion); its curve is part of this one's."""
+    """The trial that this one continues (a stopped one; in a promotion to the finalists a complete one); its curve
+    is part of this one's."""
     inherited: int = 0
     """Epochs of the curve that the parent trained and paid for."""
     repeats: int | None = None
-    """The trial whose configuration this one trains with another seed, to measure seed noise."""
+    """The trial whose configuration this one trains with another seed, to measure seed noise; of a finalist also
+    with the same seed, for longer."""
     audited: int | None = None
     """The epoch at which it was due to be stopped, had it not been let through to its end."""
     restarts: int = 0
     """How often it went on elsewhere because its worker had died."""
     round: int = 0
     """With ``deterministic=true``: which round of the stage the trial was proposed in, from 0."""
+    schedule_epochs: int | None = None
+    """Of a finalist: epochs that its learning-rate schedule covers, after which the rate stays; None: the trial
+    belongs to the search, and the schedule covers its budget."""
 
     @property
     def feasible(self) -> bool:
         """Whether the trial has a value that a stage may choose by."""
         return self.state is TrialState.COMPLETE and self.value is not None
+
+    @property
+    def finalist(self) -> bool:
+        """Whether it trains a finalist: longer than the search does, so that no search learns from it."""
+        return self.schedule_epochs is not None
 
     @property
     def epochs_run(self) -> int:
@@ -53,6 +63,11 @@ class TrialRecord:
     def epochs_paid(self) -> int:
         """Epochs that this trial trained itself; at least 1 once it ended, because a start costs too."""
         return max(self.epochs_run - self.inherited, int(self.state.finished))
+
+
+def searched(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Those of the search: all but the finalists'."""
+    return [record for record in records if not record.finalist]
 
 
 def incumbent(records: Iterable[TrialRecord], direction: Direction) -> TrialRecord | None:

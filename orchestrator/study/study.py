@@ -59,6 +59,7 @@ class SweepStudy:
         parent: TrialRecord | None = None,
         round_: int = 0,
         repeats: int | None = None,
+        schedule_epochs: int | None = None,
     ) -> TrialRecord:
         """Store a new running trial and return it; its number is the next free one.
 
@@ -66,10 +67,11 @@ class SweepStudy:
             configuration: one value for every hyperparameter.
             stage: which stage pays for it.
             seed: of everything random in it.
-            epochs: its budget, and the length of its schedule.
-            parent: the stopped trial that it continues; its curve is copied.
+            epochs: its budget.
+            parent: the trial that it continues; its curve is copied.
             round_: see :attr:`TrialRecord.round`.
-            repeats: the trial that it trains again with another seed.
+            repeats: the trial that it trains again with another seed, or for longer.
+            schedule_epochs: of a finalist: see :attr:`TrialRecord.schedule_epochs`.
         """
         distributions = self.space.distributions()
         attributes = {
@@ -79,6 +81,7 @@ class SweepStudy:
             "configuration": dict(configuration),
             "round": round_,
             "repeats": repeats,
+            "schedule_epochs": schedule_epochs,
         }
         if parent is not None:
             attributes |= {"parent": parent.number, "inherited": parent.epochs_run}
@@ -195,6 +198,7 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         inherited=attributes.get("inherited", 0),
         round=attributes["round"],
         repeats=attributes["repeats"],
+        schedule_epochs=attributes.get("schedule_epochs"),
         audited=attributes.get("audited"),
         restarts=attributes.get("restarts", 0),
     )

@@ -1,8 +1,11 @@
 """From arrays to splits: stratified division and scaling by training statistics."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
+from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from orchestrator.tasks.base import Splits
@@ -26,13 +29,24 @@ def divide(examples: int, seed: int, strata: np.ndarray | None = None) -> tuple[
 
 def standardised(values: np.ndarray, train: np.ndarray) -> np.ndarray:
     """Columns with mean 0 and deviation 1 over the rows ``train``; near-constant columns are only centred."""
-    mean, deviation = values[train].mean(axis=0), values[train].std(axis=0)
-    scaled: np.ndarray = (values - mean) / np.where(deviation > 1e-6, deviation, 1.0)
+    statistics = column_statistics(values, train)
+    scaled: np.ndarray = (values - statistics["mean"].numpy()) / statistics["deviation"].numpy()
     return scaled
 
 
+def column_statistics(values: np.ndarray, train: np.ndarray) -> Mapping[str, Tensor]:
+    """``mean`` and ``deviation`` of each column over the rows ``train``; near-constant columns have deviation 1."""
+    mean, deviation = values[train].mean(axis=0), values[train].std(axis=0)
+    return {"mean": torch.as_tensor(mean), "deviation": torch.as_tensor(np.where(deviation > 1e-6, deviation, 1.0))}
+
+
+def standardised_by(statistics: Mapping[str, Tensor], values: Tensor) -> Tensor:
+    """``values`` less the ``mean``, over the ``deviation``: in float64, given as float32."""
+    return ((values.double() - statistics["mean"]) / statistics["deviation"]).float()
+
+
 def tensor_splits(
-    inputs: np.ndarray, targets: np.ndarray, parts: tuple[np.ndarray, np.ndarray, np.ndarray]
+    inputs: np.ndarray | Tensor, targets: np.ndarray, parts: tuple[np.ndarray, np.ndarray, np.ndarray]
 ) -> Splits:
     """The three parts as data sets of float32 inputs; whole-number targets stay whole."""
     whole = np.issubdtype(targets.dtype, np.integer)

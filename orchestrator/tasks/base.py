@@ -7,7 +7,7 @@ arguments, so it must not depend on anything else.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -27,8 +27,26 @@ class Splits:
     """Read once, by the ensemble stage."""
 
 
+@dataclass(frozen=True)
+class Interface:
+    """What a shipped model takes and gives, where that is not what the splits hold; kept with the model."""
+
+    example: Tensor
+    """A few inputs as users have them, before any preparation; first axis examples."""
+    columns: tuple[str, ...] = ()
+    """Names of the columns of a table, in order; empty: the inputs are no table."""
+    outputs: tuple[str, ...] = ()
+    """Names of what is predicted, in order: the classes, or the values; empty: they have none."""
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
+    """What :meth:`Task.prepare` and :meth:`Task.restore` need to know of the training split."""
+
+
 class Task(ABC):
-    """Data, model, loss and metrics of one problem."""
+    """Data, model, loss and metrics of one problem.
+
+    It is also built where a shipped model predicts, and the data is not there: so its constructor must not need
+    the data, and ``model``, ``predictions``, ``prepare`` and ``restore`` must not either.
+    """
 
     objective: ClassVar[str] = "loss"
     """Which of the scores is optimised."""
@@ -101,6 +119,26 @@ class Task(ABC):
         a list of strings, tables as they are in their own units.
         """
         return inputs
+
+    def interface(self) -> Interface | None:
+        """What a shipped model takes and gives; asked once, where the data is.
+
+        None: it takes inputs as the splits hold them.
+        """
+        return None
+
+    def prepare(self, raw: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
+        """The network's inputs for inputs as users have them: the same preparation that the splits had.
+
+        Args:
+            raw: shaped and typed like ``Interface.example``; any number of examples.
+            statistics: those of :meth:`interface`.
+        """
+        return raw
+
+    def restore(self, predictions: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
+        """``predictions`` in the units of the user's targets: undoes a scaling of the targets."""
+        return predictions
 
     def ceiling(self) -> Mapping[str, float]:
         """Scores of a human, or of one annotator against another, by name of the score; empty: unknown."""

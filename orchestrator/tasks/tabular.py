@@ -1,15 +1,17 @@
 """Two tables that ship with scikit-learn."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from scipy.stats import rankdata
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from torch import Tensor, nn
 
-from orchestrator.tasks.arrays import divide, standardised, tensor_splits
-from orchestrator.tasks.base import ClassificationTask, RegressionTask, Splits
+from orchestrator.tasks.arrays import column_statistics, divide, standardised_by, tensor_splits
+from orchestrator.tasks.base import ClassificationTask, Interface, RegressionTask, Splits
 from orchestrator.tasks.networks import MLP
 from orchestrator.types import Direction
 
@@ -30,7 +32,24 @@ class BreastCancer(ClassificationTask):
         """Columns standardised over the training rows."""
         data = load_breast_cancer()
         parts = divide(len(data.target), self.split_seed, data.target)
-        return tensor_splits(standardised(data.data, parts[0]), data.target, parts)
+        inputs = self.prepare(torch.as_tensor(data.data), column_statistics(data.data, parts[0]))
+        return tensor_splits(inputs, data.target, parts)
+
+    def interface(self) -> Interface:
+        """The measurements in their own units, to the probabilities of both."""
+        data = load_breast_cancer()
+        train = divide(len(data.target), self.split_seed, data.target)[0]
+        names = tuple(map(str, data.target_names))
+        return Interface(
+            torch.as_tensor(data.data[train[:5]]),
+            tuple(map(str, data.feature_names)),
+            names,
+            column_statistics(data.data, train),
+        )
+
+    def prepare(self, raw: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
+        """Columns standardised."""
+        return standardised_by(statistics, raw)
 
     def model(self, width: int = 32, depth: int = 2, dropout: float = 0.0) -> nn.Module:  # type: ignore[override]
         """See :class:`~orchestrator.tasks.networks.MLP`."""
@@ -62,16 +81,40 @@ class Diabetes(RegressionTask):
 
     def __init__(self, split_seed: int = 0) -> None:
         self.split_seed = split_seed
+
+    @cached_property
+    def _table(self) -> tuple[Any, tuple[np.ndarray, np.ndarray, np.ndarray], Mapping[str, Tensor]]:
+        """The data in its own units, its parts, and statistics of inputs and target."""
         data = load_diabetes(scaled=False)
-        self._parts = divide(len(data.target), split_seed)
-        self._inputs = standardised(data.data, self._parts[0])
-        train = data.target[self._parts[0]]
-        self._deviation = float(train.std())
-        self._targets = ((data.target - train.mean()) / train.std()).astype(np.float32)
+        parts = divide(len(data.target), self.split_seed)
+        target = data.target[parts[0]]
+        statistics = {
+            **column_statistics(data.data, parts[0]),
+            "target_mean": torch.tensor(target.mean()),
+            "target_deviation": torch.tensor(target.std()),
+        }
+        return data, parts, statistics
 
     def splits(self) -> Splits:
         """Inputs and target standardised over the training rows."""
-        return tensor_splits(self._inputs, self._targets[:, None], self._parts)
+        data, parts, statistics = self._table
+        mean, deviation = float(statistics["target_mean"]), float(statistics["target_deviation"])
+        inputs = self.prepare(torch.as_tensor(data.data), statistics)
+        return tensor_splits(inputs, ((data.target - mean) / deviation)[:, None], parts)
+
+    def interface(self) -> Interface:
+        """The measurements in their own units, to the progression in its own."""
+        data, parts, statistics = self._table
+        example = torch.as_tensor(data.data[parts[0][:5]])
+        return Interface(example, tuple(data.feature_names), ("progression",), statistics)
+
+    def prepare(self, raw: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
+        """Columns standardised."""
+        return standardised_by(statistics, raw)
+
+    def restore(self, predictions: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
+        """The progression in its own unit."""
+        return predictions * statistics["target_deviation"] + statistics["target_mean"]
 
     def model(self, width: int = 32, depth: int = 2, dropout: float = 0.0) -> nn.Module:  # type: ignore[override]
         """See :class:`~orchestrator.tasks.networks.MLP`."""
@@ -80,4 +123,4 @@ class Diabetes(RegressionTask):
     def score(self, predictions: Tensor, targets: Tensor) -> dict[str, float]:
         """Adds the root mean squared error in the target's own unit (a score from 25 to 346)."""
         scores = super().score(predictions, targets)
-        return {**scores, "rmse": self._deviation * scores["loss"] ** 0.5}
+        return {**scores, "rmse": float(self._table[2]["target_deviation"]) * scores["loss"] ** 0.5}

@@ -62,6 +62,10 @@ class ModelEntry:
     files: tuple[Path, ...]
     """Weights and configuration, as they are when they are written."""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    package: Path | None = None
+    """Folder from which it can be loaded elsewhere (see orchestrator/serving/package.py); None: files only."""
+    registered: str = ""
+    """Name in the registry of models, of which this becomes a version; empty: not registered."""
 
 
 def stage_key(stage: str) -> str:

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.tracking.backlog import Backlog
 from orchestrator.tracking.base import DatasetEntry, ModelEntry, has_link, is_trial, resolve_links
 from orchestrator.tracking.mlflow_client import first_line, make_client, quiet_mlflow
-from orchestrator.tracking.mlflow_entities import mark_experiment, write_dataset, write_model
+from orchestrator.tracking.mlflow_entities import mark_experiment, write_dataset
+from orchestrator.tracking.mlflow_models import write_model
 from orchestrator.types import Value
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ class MlflowTracker:
 
     def model(self, key: str, entry: ModelEntry) -> None:
         """See :class:`~orchestrator.tracking.base.Tracker`."""
-        self._put("model", key, {**asdict(entry), "files": [str(path) for path in entry.files]})
+        package = None if entry.package is None else str(entry.package)
+        self._put("model", key, {**asdict(entry), "files": [str(path) for path in entry.files], "package": package})
 
     def end(self, key: str, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """See :class:`~orchestrator.tracking.base.Tracker`."""
@@ -282,7 +284,9 @@ class MlflowTracker:
 
     @staticmethod
     def _take_model(run: _Run, entry: dict[str, Any]) -> None:
-        run.models[entry["name"]] = ModelEntry(**{**entry, "files": tuple(map(Path, entry["files"]))})
+        package = None if entry["package"] is None else Path(entry["package"])
+        files = tuple(map(Path, entry["files"]))
+        run.models[entry["name"]] = ModelEntry(**{**entry, "files": files, "package": package})
 
     @staticmethod
     def _take_end(run: _Run, status: str, metrics: dict[str, float], tags: dict[str, str], timestamp: int) -> None:

@@ -19,6 +19,7 @@ def make_client(uri: str) -> "MlflowClient":
     # The writer tries again by itself, and unlike MLflow it looks first whether a run was made all the same.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # Here, not above: the import takes a second, and only the writer's thread needs it.
     from mlflow import MlflowClient
 

@@ -1,26 +1,26 @@
-"""The loop state of a trial on disk: one dictionary of tensors and plain values."""
+"""The loop state of a trial in a file: one dictionary of tensors and plain values."""
 
 import zipfile
-from io import RawIOBase
-from pathlib import Path
-from typing import Any
+from io import BytesIO
+from typing import IO, Any
 
 import torch
 
 from orchestrator.errors import StorageError
-from orchestrator.files import replacing
 from orchestrator.importing import one_line
+from orchestrator.stores import below, store_at
+from orchestrator.types import Location
 
 NAME = "checkpoint.pt"
 
 
-def save(folder: Path, state: dict[str, Any]) -> None:
+def save(folder: Location, state: dict[str, Any]) -> None:
     """Write ``state`` durably; a reader finds the old file or the new one.
 
     Raises:
         StorageError: it cannot be written; the old file stands.
     """
-    with replacing(folder / NAME) as aside, aside.open("wb", buffering=0) as handle:
+    with store_at(folder).writing(NAME) as handle:
         watched = _Watched(handle)
         try:
             torch.save(state, watched)  # type: ignore[arg-type]
@@ -33,7 +33,7 @@ def save(folder: Path, state: dict[str, Any]) -> None:
 class _Watched:
     """A file that remembers why it could not be written: PyTorch makes a RuntimeError without the reason of it."""
 
-    def __init__(self, handle: RawIOBase) -> None:
+    def __init__(self, handle: IO[bytes]) -> None:
         self._handle = handle
         self.error: OSError | None = None
 
@@ -52,27 +52,27 @@ class _Watched:
         """Nothing is held back."""
 
 
-def exists(folder: Path) -> bool:
+def exists(folder: Location) -> bool:
     """Whether ``folder`` holds a checkpoint."""
-    return (folder / NAME).exists()
+    return store_at(folder).size(NAME) is not None
 
 
-def load(folder: Path) -> dict[str, Any]:
+def load(folder: Location) -> dict[str, Any]:
     """The state saved last, on the CPU. No code in it is executed (``weights_only``).
 
     Raises:
-        StorageError: the file is damaged.
+        StorageError: the file is damaged, or cannot be read.
     """
-    path = folder / NAME
+    content = store_at(folder).read(NAME)
     try:
         # PyTorch does not look at the checksums of its own files.
-        with zipfile.ZipFile(path) as parts:
+        with zipfile.ZipFile(BytesIO(content)) as parts:
             if (damaged := parts.testzip()) is not None:
                 raise zipfile.BadZipFile(f"bad checksum of {damaged}")
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
         raise StorageError(
-            f"{path}: is damaged ({one_line(error)}); restore it from a backup, or remove it to train from the start "
-            "what continues it, and run the same command again"
+            f"{below(folder, NAME)}: is damaged ({one_line(error)}); restore it from a backup, or remove it to train "
+            "from the start what continues it, and run the same command again"
         ) from None
     return state

@@ -10,7 +10,6 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from orchestrator.config.hyperparameters import Hyperparameters
 from orchestrator.config.schema import TrainerConfig
 from orchestrator.errors import InfeasibleTrialError
 from orchestrator.seeds import derive_seed
+from orchestrator.stores import check_shared
 from orchestrator.tasks.base import Splits, Task
 from orchestrator.training import checkpoint
 from orchestrator.training.data import Batch, in_sequence, load, size, steps_per_epoch, training_order
@@ -72,7 +72,7 @@ class Loop:
         self.last: EpochResult | None = None
         self.best: dict[str, Any] = {"epoch": 0, "value": task.direction.worst, "model": {}}
         per_epoch = steps_per_epoch(size(splits.train), hyperparameters.data.batch_size)
-        self.total_steps = spec.epochs * per_epoch
+        self.total_steps = (spec.schedule_epochs or spec.epochs) * per_epoch
         self.watch = Watch(task, splits.train, hyperparameters, spec.epochs, config.data_workers)
 
     @property
@@ -257,9 +257,14 @@ def fit(
     The loop state is written every ``checkpoint_epochs``, at ``spec.save_at``, at the end, and when the
     iterator is closed early. A resumed trial first yields the checkpoint's own epoch again: the driver
     may have been killed after the checkpoint and before the report.
+
+    Raises:
+        StorageError: ``spec.directory`` is not where the driver has made room for it, or cannot be read or written.
     """
     loop = Loop(task, splits, hyperparameters, config, spec)
-    folder: Path = spec.directory
+    folder = spec.directory
+    if spec.keep:
+        check_shared(folder)
     source = folder if checkpoint.exists(folder) else spec.resume_from
     if spec.keep and source is not None and checkpoint.exists(source):
         loop.restore(checkpoint.load(source))

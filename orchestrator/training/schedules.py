@@ -14,8 +14,8 @@ def multiplier(config: ScheduleConfig, step: int, total: int) -> float:
     """The learning rate at optimizer step ``step`` (from 0) of ``total``, as a multiple of the peak.
 
     Warm-up rises linearly to the peak over its share of the steps; the shape covers the rest. The last
-    step of linear, cosine and one_cycle is at ``final``. One-cycle brings its own warm-up unless one is
-    given (Smith & Topin 2018, arXiv 1708.07120; momentum is not cycled).
+    step of linear, cosine and one_cycle is at ``final``; from ``total`` on the rate stays. One-cycle brings its
+    own warm-up unless one is given (Smith & Topin 2018, arXiv 1708.07120; momentum is not cycled).
     """
     warmup = round(config.warmup * total)
     if step < warmup:

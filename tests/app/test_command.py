@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from orchestrator import compose
 from orchestrator.app.main import main
+from orchestrator.ensemble.record import load_ensemble
+from orchestrator.tasks.loading import load_once
+from orchestrator.tasks.tabular import BreastCancer
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["task=breast_cancer", "runner=inline", "tracking=none", "trainer.epochs=4", "sampler=random", "n_trials=3"]
@@ -110,12 +114,17 @@ def test_the_ensemble_stage_reports_single_and_ensemble_and_reads_test_once(
     assert "ensemble of" in output
     result = json.loads(Path("sweeps", NAME, "ensemble.json").read_text())
     assert sum(result["weights"].values()) == pytest.approx(1)
-    assert set(result["test"]) == {"single", "ensemble"}
     entry = ledger()["stages"]["ensemble"]
-    assert [step["trial"] for step in entry["growth"]] == [
-        float(number) for number in sorted(result["weights"], key=lambda n: -result["weights"][n])
-    ]
-    assert entry["growth"][-1]["test"] == pytest.approx(result["test"]["ensemble"]["loss"])
+    assert set(entry["test"]) == {"single", "ensemble"}
+    assert [f"trial-{step['trial']:.0f}" for step in entry["growth"]] == list(result["weights"])
+    assert entry["growth"][-1]["test"] == pytest.approx(entry["test"]["ensemble"]["loss"])
+    splits = load_once(compose(SMALL).task)[1]
+    inputs, targets = splits.test[:]
+    made, task = load_ensemble(Path("sweeps", NAME)), BreastCancer()
+    with torch.inference_mode():
+        each = [task.predictions(one.network(task, Path("sweeps", NAME))(inputs)) for one in made.members]
+    again = task.score(made.combine(each), targets)
+    assert again["loss"] == pytest.approx(entry["test"]["ensemble"]["loss"], abs=1e-6)
     kept = json.loads(Path("sweeps", NAME, "predictions.json").read_text())
     best = ledger()["stages"]["width"]["best_trial"]
     assert kept["trial"] == best
@@ -127,11 +136,48 @@ def test_the_ensemble_stage_reports_single_and_ensemble_and_reads_test_once(
     trained = torch.load(Path("sweeps", NAME, "trials", f"{best:06d}", "checkpoint.pt"), weights_only=True)
     assert all(torch.equal(weights[name], trained["best"]["model"][name]) for name in weights)
     assert Path("sweeps", NAME, "mispredicted.png").stat().st_size > 1000
-    read = ledger()["test_read"]
-    assert read is not None
+    [read] = ledger()["test_reads"]
     assert main(words) == 0
-    assert "skipped (the test split is read once)" in capsys.readouterr().out
-    assert ledger()["test_read"] == read
+    output = capsys.readouterr().out
+    assert f"the test split is read once, and was read by ensemble once, at {read['at']}" in output
+    assert "ensemble.read_test_again=true reads it again" in output
+    assert ledger()["test_reads"] == [read]
+    assert main(["stage=ensemble", *words[1:], "ensemble.read_test_again=true"]) == 0
+    assert len(ledger()["test_reads"]) == 2
+    capsys.readouterr()
+    assert main(["stage=status", *words[1:]]) == 0
+    assert f"the test split was read 2 times: at {read['at']}, and again at" in capsys.readouterr().out
+    page = Path("sweeps", NAME, "report.html").read_text()
+    assert f"The test split was read 2 times: at {read['at']}, and again at" in page
+
+
+def test_the_finalists_winner_is_the_sweeps_best_everywhere_and_is_trained_again_exactly(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    final = ["finalists.top=2", "finalists.seeds=2", "finalists.bound_factor=2.5"]
+    words = [*SMALL, "pruner=none", "schedule.warmup=0.3", *final]
+    assert main(["stage=all", "recipe.order=[lr,finalists,ensemble]", *words]) == 0
+    output = capsys.readouterr().out
+    entry = ledger()["stages"]["finalists"]
+    best = entry["best_trial"]
+    assert f"best so far: trial {best}, loss {entry['best_value']:.4g}" in output
+    assert json.loads(Path("sweeps", NAME, "predictions.json").read_text())["trial"] == best
+    assert ledger()["stages"]["ensemble"]["single"] == best
+    page = Path("sweeps", NAME, "report.html").read_text()
+    assert (
+        f"The configuration of trial {entry['winner']} has the best mean; trial {best}, its best fresh seed" in page
+    )
+    assert "winner&#x27;s curse" in page.lower()
+    assert main(["stage=status", *words]) == 0
+    output = capsys.readouterr().out
+    assert re.search(r"^  finalists +finished ", output, re.MULTILINE)
+    assert f"best so far: trial {best} of stage finalists" in output
+    # A rate that is constant after its warm-up goes on from the checkpoint as if it had been so long from the start.
+    assert entry["promoted"] == 2
+    longest = max(item for finalist in entry["finalists"] for item in finalist["epochs"])
+    assert 8 <= longest <= 10
+    assert main(["--config-dir", f"sweeps/{NAME}", "+experiment=winner", "stage=train"]) == 0
+    assert f"best loss {entry['best_value']!r} on validation" in capsys.readouterr().out
 
 
 def test_an_ensemble_of_nothing_is_exit_code_4_and_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,7 +83,7 @@ def test_the_report_is_an_artifact_of_the_sweep_in_mlflow(mlflow_template: Path)
         "breast_cancer training", "breast_cancer validation"
     }  # fmt: skip
     [model] = client.search_logged_models([experiment.experiment_id])
-    assert model.tags["trial"] == best.data.tags["trial"]
+    assert model.tags["members"] == f"trial {best.data.tags['trial']}"
     assert model.source_run_id == sweep.info.run_id
     assert model.status == "READY"
 

@@ -1,5 +1,6 @@
 """What every runner promises; see orchestrator/runners/base.py. Each test runs on each runner."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from orchestrator.runners.simulation import SimulationRunner
 from orchestrator.training import checkpoint
 from orchestrator.trial import TrainingProgram
 from orchestrator.types import Decision, End, EpochResult, Outcome, Reason, TrialSpec
+from orchestrator.utilisation import Use, Utilisation, added, shares
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -99,6 +101,46 @@ def test_every_trial_is_told_once_and_reports_its_epochs_in_order(runner: Runner
         assert recorder.outcomes[number] == Outcome(End.FINISHED)
     assert notes(tmp_path) == [f"finished {number}" for number in range(7)]
     assert recorder.most_running <= runner.workers
+
+
+def test_what_the_workers_did_is_counted_alike(runner: Runner, tmp_path: Path) -> None:
+    simulated = isinstance(runner, SimulationRunner)
+    clock = (lambda: runner.clock) if isinstance(runner, SimulationRunner) else time.monotonic
+    usage = Utilisation(runner.workers, clock)
+
+    class Metered(Recorder):
+        """Keeps the meter as a sweep does."""
+
+        def ask(self) -> TrialSpec | None:
+            with usage.proposing():
+                spec = super().ask()
+            if spec is None:
+                usage.nothing_to_begin()
+            else:
+                usage.begin(spec.number)
+            return spec
+
+        def report(self, number: int, result: EpochResult) -> Decision:
+            with usage.reporting(number, result):
+                return super().report(number, result)
+
+        def tell(self, number: int, outcome: Outcome) -> None:
+            with usage.ending(number, outcome):
+                super().tell(number, outcome)
+
+    def stopping(number: int, result: EpochResult) -> Decision:
+        return Decision.STOP if result.epoch == 2 else Decision.CONTINUE
+
+    runner.run(Play(), Metered(trials(tmp_path, *["creep"] * 4), stopping))
+    usage.settle()
+    spent = added(usage.workers)
+    assert sum(spent.values()) == pytest.approx(usage.seconds * runner.workers, rel=0.1)
+    # An epoch takes 0.2 seconds, and one second of the simulated clock.
+    assert spent[Use.BUSY] >= 4 * 2 * (1.0 if simulated else 0.2)
+    assert spent[Use.BUSY] <= usage.seconds * runner.workers
+    assert spent[Use.RESTARTS] == 0
+    if simulated:
+        assert shares(spent)[Use.BUSY] == 1
 
 
 def test_nothing_to_do_ends_at_once(runner: Runner, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from leftovers import Belongings
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 6
 WORDS = ["stage=all", "task=breast_cancer", "seed=5", f"trainer.epochs={EPOCHS}", "trainer.checkpoint_epochs=2",
-         "recipe.budget={high: 1.5, medium: 1.0, low: 0.5}", "stages.joint.budget=4"]  # fmt: skip
+         "recipe.budget={high: 1.5, medium: 1.0, low: 0.5}", "stages.joint.budget=4",
+         "finalists.top=2", "finalists.seeds=2", "finalists.budget_factor=1.5"]  # fmt: skip
 TOTAL = round(EPOCHS * (4 * 1.5 + 3 * 1.0 + 4))
 
 

@@ -225,7 +225,7 @@ DAMAGES = {
         lambda path: path.write_text("[]"),
         "ledger.json: is damaged (it is no ledger",
     ),
-    "ledger lacks": ("ledger.json", lambda path: path.write_text('{"test_read": null}'), "(id is missing)"),
+    "ledger lacks": ("ledger.json", lambda path: path.write_text('{"test_reads": []}'), "(id is missing)"),
 }
 
 

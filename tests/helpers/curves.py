@@ -99,6 +99,7 @@ class Stored:
     curve: CurveFunction = falling
     workers: int = 1
     seconds: Callable[[Configuration], float] = lambda configuration: 1.0
+    finalists: bool = False
 
     def run(self, folder: Path, cut_after: int | None = None) -> Sweep | None:
         """Begin or go on; None if it was cut off after so many epochs, which are counted from here."""
@@ -106,10 +107,10 @@ class Stored:
         program = CurveProgram(self.curve, lambda number: sweep.study[number].inherited, self.seconds)
         runner = SimulationRunner(self.workers)
         if cut_after is None:
-            simulate_on(sweep, runner, program)
+            simulate_on(sweep, runner, program, finalists=self.finalists)
             return sweep
         try:
-            simulate_on(sweep, runner, CutProgram(program, cut_after))
+            simulate_on(sweep, runner, CutProgram(program, cut_after), finalists=self.finalists)
         except CutError:
             return None
         return sweep

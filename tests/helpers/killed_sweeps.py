@@ -26,6 +26,7 @@ def trials(sweep: Path) -> list[Trial]:
             "curve": trial.intermediate_values,
             "parent": trial.user_attrs.get("parent"),
             "inherited": trial.user_attrs.get("inherited", 0),
+            "finalist": trial.user_attrs["schedule_epochs"] is not None,
         }
         for trial in study.get_trials()
     ]
@@ -42,8 +43,8 @@ def winner(sweep: Path) -> list[str]:
 
 
 def paid(found: list[Trial]) -> int:
-    """Epochs that the trials trained themselves."""
-    return sum(len(trial["curve"]) - trial["inherited"] for trial in found)
+    """Epochs that the trials of the search trained themselves."""
+    return sum(len(trial["curve"]) - trial["inherited"] for trial in found if not trial["finalist"])
 
 
 def lost_or_doubled(sweep: Path, like: Path, budget: int) -> list[str]:
@@ -52,7 +53,7 @@ def lost_or_doubled(sweep: Path, like: Path, budget: int) -> list[str]:
     Args:
         sweep: folder of the sweep that was killed.
         like: folder of one that was left alone.
-        budget: epochs that its trials may cost.
+        budget: epochs that the trials of its search may cost.
     """
     faults = []
     found = trials(sweep)

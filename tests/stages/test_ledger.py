@@ -1,6 +1,7 @@
 """The ledger: what it keeps, and which settings may change under a sweep's name."""
 
 import json
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from orchestrator.config.compose import from_plain, to_plain
 from orchestrator.config.schema import RunConfig, TrainerConfig
 from orchestrator.errors import ConfigError, OrchestratorError
-from orchestrator.stages.ledger import FREE, FREE_TRAINER, Ledger, Verdict
+from orchestrator.stages.ledger import FREE, FREE_TRAINER, Ledger, Verdict, describe_reads
 
 
 @pytest.fixture
@@ -164,10 +165,35 @@ def test_finished_stages_are_kept(path: Path, settings: dict[str, Any]) -> None:
 
 def test_reading_the_test_split_is_noted_for_good(path: Path, settings: dict[str, Any]) -> None:
     ledger = Ledger.open(path, settings)
-    assert ledger.test_read is None
+    assert not ledger.test_reads
     ledger.note_test_read()
     again = Ledger.open(path, settings)
-    assert again.test_read == ledger.test_read is not None
+    assert list(again.test_reads) == list(ledger.test_reads)
+    assert len(again.test_reads) == 1
+    assert again.test_reader is None, "no stage finished with it"
+
+
+@dataclass
+class ReadsTest:
+    test: dict[str, float]
+
+
+def test_a_second_reading_is_told_from_one_that_was_lost(path: Path, settings: dict[str, Any]) -> None:
+    ledger = Ledger.open(path, settings)
+    assert describe_reads(ledger.test_reads) == ""
+    ledger.note_test_read()  # and then a kill
+    ledger.note_test_read()
+    ledger.finish("ensemble", ReadsTest({"loss": 1.0}), "text")
+    assert ledger.test_reader == "ensemble"
+    assert [read.lost for read in ledger.test_reads] == [True, False]
+    told = describe_reads(ledger.test_reads)
+    assert told.startswith(f"once, at {ledger.test_reads[1].at}; also at ")
+    assert "ended before anything came of it" in told
+    ledger.note_test_read()
+    assert [read.lost for read in ledger.test_reads] == [True, False, False]
+    assert re.match(
+        r"2 times: at \S+, and again at \S+ \(ensemble.read_test_again\)", describe_reads(ledger.test_reads)
+    )
 
 
 @dataclass

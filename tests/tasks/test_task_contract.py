@@ -71,6 +71,34 @@ def test_the_splits_are_the_same_at_every_call_and_change_with_the_split_seed(ki
     assert not torch.equal(one[0][1], other[0][1])
 
 
+@every_task
+def test_a_shipped_model_prepares_raw_inputs_as_the_splits_were(kind: type[Task]) -> None:
+    source, task = SOURCES[kind](), kind()
+    interface = task.interface()
+    assert interface is not None
+    # The table of diabetes comes scaled, unless it is asked for as it is.
+    raw = (
+        load_diabetes(scaled=False).data if kind is Diabetes else source.images if "images" in source else source.data
+    )
+    prepared = kind().prepare(torch.as_tensor(raw), interface.statistics)
+    known = torch.cat([inputs for inputs, _ in parts(task.splits())])
+    assert prepared.dtype == known.dtype
+    order = [np.lexsort(values.flatten(1).numpy().T) for values in (prepared, known)]
+    assert torch.equal(prepared[order[0]], known[order[1]])
+    assert interface.example.shape[1:] == raw.shape[1:]
+    assert len(interface.columns) in (0, raw.shape[1])
+    assert len(interface.outputs) == task.model().eval()(prepared[:1]).shape[1]
+
+
+def test_predicted_progression_comes_back_in_its_own_unit() -> None:
+    task = Diabetes()
+    interface = task.interface()
+    assert interface is not None
+    targets = torch.cat([targets for _, targets in parts(task.splits())]).double()
+    found = task.restore(targets, interface.statistics).flatten().sort().values
+    assert torch.allclose(found, torch.as_tensor(load_diabetes(scaled=False).target).sort().values, atol=1e-4)
+
+
 @tables
 def test_columns_are_scaled_by_training_statistics_only(kind: type[Task]) -> None:
     (train, _), (validation, _), (test, _) = parts(kind().splits())

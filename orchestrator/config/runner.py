@@ -1,0 +1,37 @@
+"""Settings of the group ``runner``: where trials run."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from orchestrator.config.hyperparameters import STRICT
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RunnerConfig:
+    """Where trials run."""
+
+    name: Literal["local", "inline", "ray"] = "ray"
+    """In worker processes on this machine; in the command's own process, one by one; on Ray."""
+    workers: int | None = Field(default=None, ge=1)
+    """local, ray: trials at a time; null: as many as fit the CPUs (and on Ray the GPUs, if asked for)."""
+    cpus_per_trial: int = Field(default=1, ge=1)
+    """CPU cores, and PyTorch threads, per trial."""
+    gpus_per_trial: float = Field(default=0.0, ge=0.0)
+    """GPUs per trial; 0.25 puts four trials on a card."""
+    address: str | None = None
+    """Ray cluster to join (auto, HOST:PORT); null: start a private one on this machine."""
+    working_dir: str | None = "."
+    """With an address: folder whose code and data travel to the workers; null: none, all nodes share it."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if self.address is not None and self.address.startswith("ray://"):
+            raise ValueError(
+                f"address={self.address}: Ray Client (ray://) is not supported, because study and searcher would run "
+                "elsewhere; run the command on a node with address=auto, or bring it there with ray job submit"
+            )
+        if self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
+            raise ValueError(f"gpus_per_trial={self.gpus_per_trial} must be below 1 or whole")
+        return self
