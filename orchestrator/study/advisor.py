@@ -259,9 +259,7 @@ class Advisor:
             return replace(outside, opened=True)
         return inside
 
-    def _judged(
-        self, belief: Belief, places: Array, feasible: Feasibility | None, without: int | None
-    ) -> _Options:
+    def _judged(self, belief: Belief, places: Array, feasible: Feasibility | None, without: int | None) -> _Options:
         places = self._encoding.snap(places)
         gains = np.where(self._copies(belief, places, without), 0.0, _gains(belief, *belief.at_end(places)))
         return _Options(places, gains if feasible is None else feasible.worth(gains, places, self.any_complete()))
@@ -273,7 +271,7 @@ class Advisor:
         if not running:
             return np.zeros(len(places), dtype=bool)
         begun = np.array([self._known.trainings[root].place for root in running])
-        return belief.likeness(places, begun).max(axis=1) > _COPY
+        return np.asarray(belief.likeness(places, begun).max(axis=1) > _COPY)
 
     def _feasibility(self) -> Feasibility | None:
         """Where configurations are feasible; None while nothing failed."""
