@@ -28,6 +28,7 @@ from orchestrator.config.hyperparameters import (
 )
 from orchestrator.config.predict import PredictConfig
 from orchestrator.config.preflight import PreflightConfig
+from orchestrator.config.ranks import check_ranks
 from orchestrator.config.runner import RunnerConfig
 from orchestrator.config.space import RangeConfig, SpaceConfig
 from orchestrator.types import Value
@@ -91,6 +92,9 @@ class SweepConfig:
     """Name of the sweep and of its folder; null: task name and seed."""
     dir: str = Field(default="sweeps", min_length=1)
     """Folder that holds all sweeps, relative to where the command runs."""
+    storage: str | None = None
+    """Database server that keeps the study: postgresql://HOST/DATABASE (password in PGPASSWORD or .pgpass); null: a
+    journal file in the sweep's folder."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -124,10 +128,6 @@ class StageConfig:
     """Whether trials may be stopped early. False where early values mislead."""
     timeout_s: float | None = Field(default=None, gt=0)
     """Seconds after which no new trial starts and running ones end; null: none."""
-    members: int = Field(default=5, ge=1)
-    """Ensemble stage: largest number of different members (the recipe: gains end near 5)."""
-    candidates: int = Field(default=20, ge=1)
-    """Ensemble stage: how many of the best checkpoints are considered."""
 
 
 _BUDGET: Mapping[Literal["high", "medium", "low"], float] = {"high": 6.0, "medium": 4.0, "low": 2.0}
@@ -243,12 +243,18 @@ class TrainerConfig:
     """auto: the GPU if the trial was given one."""
     amp: bool = True
     """Automatic mixed precision on a GPU; without effect on the CPU."""
+    workers: int = Field(default=1, ge=1)
+    """Processes that train one trial together (data parallel): each takes a share of every batch and, of several
+    GPUs, one. The batch size is that of all together."""
     microbatch_size: int = Field(default=0, ge=0)
     """Examples per forward pass; gradients are accumulated to the batch size; 0: the whole batch."""
     eval_batch_size: int = Field(default=1024, ge=1)
     """Examples per forward pass in evaluation."""
     data_workers: int = Field(default=0, ge=0)
     """Loader processes per trial, for data sets that are not tensors in memory."""
+    swa_share: float = Field(default=0.25, ge=0, le=1)
+    """Last share of a trial's epochs over which weights are averaged for the ensemble stage (SWA, Izmailov et al.
+    2018; the last quarter is our choice); 0: none. Training itself is not changed."""
     checkpoint_epochs: int = Field(default=10, ge=1)
     """Epochs between checkpoints, beside those at rungs and at the end."""
     keep_checkpoints: int = Field(default=30, ge=1)
@@ -359,6 +365,7 @@ class RunConfig:
             raise ValueError(f"stage={self.stage.name} is unknown; known: {', '.join(known)}")
         if self.deterministic and self.runner.name != "inline" and self.runner.workers is None:
             raise ValueError("deterministic=true needs runner.workers=N: the trials depend on the size of a round")
+        check_ranks(self.trainer.workers, self.runner.cpus_per_trial, self.runner.gpus_per_trial)
         for name in self.stages:
             if name in VERBS or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
                 raise ValueError(f"stages.{name}: a stage is named by letters, digits and . _ -, and is no verb")

@@ -1,213 +1,289 @@
-"""The ensemble stage: combine the best trained checkpoints, and read the test split, once."""
+"""The ensemble stage: combine the trained networks, judge it honestly, and read the test split, once."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from orchestrator.config.hyperparameters import from_flat
-from orchestrator.ensemble.greedy import select_bagged
-from orchestrator.ensemble.record import Ensemble, Member, digest_of, save_weights
-from orchestrator.ensemble.winner import calibration
-from orchestrator.errors import NoFeasibleTrialError
-from orchestrator.progress import table
+from orchestrator.ensemble.calibrate import Probabilities, Temperature, expected_error, temperature
+from orchestrator.ensemble.candidates import Candidate, Predictor, averaged, trained
+from orchestrator.ensemble.crossfit import KINDS, Crossed, Way, cross, decide, gap
+from orchestrator.ensemble.greedy import Library, Shares
+from orchestrator.ensemble.judge import Judge, make_judge, make_library
+from orchestrator.ensemble.record import Ensemble, Kind
+from orchestrator.ensemble.result import (
+    ENSEMBLE,
+    SINGLE,
+    UNIFORM,
+    Calibration,
+    EnsembleResult,
+    Gain,
+    Step,
+    WayFound,
+)
 from orchestrator.seeds import derive_seed
-from orchestrator.serving.combine import Form
+from orchestrator.serving.combine import with_temperature
 from orchestrator.stages.sweep import Sweep
-from orchestrator.study.records import TrialRecord, ranked
-from orchestrator.tasks.loading import load_once
 from orchestrator.tracking.base import SWEEP, stage_key
-from orchestrator.training.loop import pick_device, predict
-from orchestrator.training.watch import class_dimension
+
+GROWTH = 8
+"""Ensembles of up to so many members are tried for the gain by member (the recipe: it ends near five)."""
+ENOUGH = 2000
+"""Examples beyond which one division into folds is as good as several (our guess)."""
 
 
 @dataclass(frozen=True)
-class EnsembleResult:
-    """Single best and ensemble side by side."""
+class Choice:
+    """What was chosen on validation."""
 
-    weights: Mapping[int, float]
-    """Trial number to its share of the average."""
-    candidates: int
-    """Checkpoints considered."""
-    single: int
-    """The best single trial."""
-    validation: Mapping[str, Mapping[str, float]]
-    """``single`` and ``ensemble`` to scores on validation. The ensemble's are cross-fitted: each half is
-    predicted by members that the other half chose; the single best was chosen on all of it."""
-    test: Mapping[str, Mapping[str, float]]
-    """``single`` and ``ensemble`` to scores on the test split."""
-    growth: Sequence[Mapping[str, float]]
-    """By number of members, the strongest first: trial added last, objective on ``validation`` (on which the
-    members were chosen) and on ``test``."""
-    calibration: Mapping[str, Sequence[tuple[int, float, float]]]
-    """``single`` and ``ensemble`` (cross-fitted) to bins of confidence on validation; empty without classes."""
+    library: Library
+    candidates: Sequence[Candidate]
+    """In the library's order."""
+    judge: Judge
+    crossed: Mapping[Kind, Crossed]
+    chosen: Mapping[Kind, Shares]
+    kind: Kind
+    growth: Sequence[tuple[Crossed, Shares]]
+    """By number of members, from 1."""
+
+    @property
+    def shares(self) -> Shares:
+        """Of the ensemble."""
+        return self.chosen[self.kind]
 
 
 def run_ensemble(sweep: Sweep, stage: str) -> EnsembleResult:
-    """Choose members on validation, compare with the single best there (cross-fitted) and on test.
+    """Choose members on validation, compare with the references there (cross-fitted) and on test.
 
     Raises:
         NoFeasibleTrialError: the sweep has no checkpoint.
+        UserCodeError: candidates predict arrays of different shapes.
+        StorageError: predictions cannot be written, or what was stored is damaged.
     """
-    settings = sweep.config.stages[stage]
-    candidates = _candidates(sweep, settings.candidates)
-    sweep.tracker.begin(stage_key(stage), SWEEP, stage, {}, {"kind": "stage", "stage": stage, "asks": settings.asks})
-    sweep.progress.say(f"[{stage}] {settings.asks} greedy selection among the {len(candidates)} best checkpoints")
-    validation, targets = _predict(sweep, candidates, "validation")
-    seed = derive_seed(sweep.config.seed, "ensemble")
-
-    def choose(chosen_by: Tensor) -> dict[int, float]:
-        part = targets[chosen_by]
-        return select_bagged(
-            [predictions[chosen_by] for predictions in validation],
-            lambda average: _cost(sweep, average, part),
-            members=settings.members,
-            seed=seed,
-        )
-
-    members = choose(torch.arange(len(targets)))
-    crossed = _cross_fitted(validation, _halves(len(targets), seed), choose)
-    # A repeat is lucky by selection: the single best is the sweep's.
-    best = sweep.best
-    first = next((index for index, record in enumerate(candidates) if record.repeats is None), 0)
-    single = next((index for index, record in enumerate(candidates) if best and record.number == best.number), first)
-    needed = sorted({single, *members})
+    asks = sweep.config.stages[stage].asks
+    sweep.tracker.begin(stage_key(stage), SWEEP, stage, {}, {"kind": "stage", "stage": stage, "asks": asks})
+    predictor = Predictor(sweep, "validation")
+    candidates = _known(sweep, predictor)
+    sweep.progress.say(f"[{stage}] {asks} selection among {len(candidates)} networks, {predictor.ran} predicted now")
+    choice = _choose(sweep, predictor, candidates)
+    ways = {kind: Crossing(choice, predictor, crossed) for kind, crossed in choice.crossed.items()}
+    scaled = _temperature(sweep, choice, ways[choice.kind])
+    value = scaled.value if scaled is not None and scaled.helps and sweep.config.ensemble.temperature else None
+    ensemble = _record(predictor, choice, value)
     # Noted before it happens: a kill in between must not hide a reading.
     sweep.ledger.note_test_read()
-    tested, test_targets = _predict(sweep, [candidates[index] for index in needed], "test")
-    test = dict(zip(needed, tested, strict=True))
-    result = EnsembleResult(
-        weights={candidates[index].number: weight for index, weight in members.items()},
-        candidates=len(candidates),
-        single=candidates[single].number,
-        validation={
-            "single": sweep.task.score(validation[single], targets),
-            "ensemble": sweep.task.score(crossed, targets),
-        },
-        test={
-            "single": sweep.task.score(test[single], test_targets),
-            "ensemble": sweep.task.score(_average(test, members), test_targets),
-        },
-        growth=_growth(sweep, candidates, members, [(validation, targets), (test, test_targets)]),
-        calibration=_calibration({"single": validation[single], "ensemble": crossed}, targets),
-    )
-    _record(sweep, candidates, members, result, (validation[0], targets)).save(sweep.folder)
+    tested = Tested(choice, Predictor(sweep, "test"))
+    result = _result(sweep, choice, ensemble, (ways, scaled), tested, ran=predictor.ran)
+    ensemble.save(sweep.folder)
     return result
 
 
-def _record(
-    sweep: Sweep,
-    candidates: Sequence[TrialRecord],
-    members: Mapping[int, float],
-    result: EnsembleResult,
-    sample: tuple[Tensor, Tensor],
-) -> Ensemble:
-    """What is kept for those who predict; ``sample``: predictions of one candidate, and the targets."""
-    found = []
-    for index in sorted(members, key=lambda index: (-members[index], index)):
-        record = candidates[index]
-        state = sweep.checkpoints.load(record.number)["best"]["model"]
-        name = f"trial-{record.number}"
-        file = save_weights(sweep.folder, name, state)
-        model = from_flat(record.configuration).model
-        found.append(Member(name, record.number, members[index], model, file, digest_of(state)))
-    axis = class_dimension(*sample)
-    form: Form = "classes" if axis is not None else "labels" if sweep.task.multi_label else "values"
-    single = f"trial-{result.single}"
-    return Ensemble("bagged", tuple(found), None, form, axis or 1, single, objective=sweep.task.objective)
+def _known(sweep: Sweep, predictor: Predictor) -> list[Candidate]:
+    """All candidates, their predictions stored."""
+    settings = sweep.config.ensemble
+    plain = trained(sweep, settings.candidates)
+    for candidate in plain:
+        predictor.know(candidate)
+    judge = make_judge(sweep.task, predictor.store, plain)
+    made = list(averaged(predictor, plain[: settings.averaged], sweep, judge.cost))
+    for candidate in made:
+        predictor.know(candidate)
+    return [*plain, *made]
 
 
-def _growth(
+def _choose(sweep: Sweep, predictor: Predictor, candidates: Sequence[Candidate]) -> Choice:
+    settings, seed = sweep.config.ensemble, derive_seed(sweep.config.seed, "ensemble")
+    judge = make_judge(sweep.task, predictor.store, candidates)
+    room = settings.memory_mb
+    kept, library = make_library(judge, predictor.store, candidates, most=settings.library, memory_mb=room)
+    plain = [index for index, candidate in enumerate(kept) if candidate.plain]
+    # Versions of one run are too much alike to fill an ensemble: of each the one that costs least may join. The kept
+    # ones come in the order of their costs.
+    runs = [candidate.record.number for candidate in kept]
+    best = [index for index, run in enumerate(runs) if run not in runs[:index]]
+    # The single best is the sweep's, which finalists may have settled. The folds choose theirs without repeats: the
+    # best of more seeds is a lucky one.
+    numbers = {sweep.best.number} if sweep.best is not None else set()
+    winner = next((index for index in plain if runs[index] in numbers), None)
+    first = [index for index in plain if index == winner or kept[index].record.repeats is None] or plain
+    ways = {kind: Way(kind, settings.members, seed, first if kind == SINGLE else plain, best) for kind in KINDS}
+    examples = library.values.shape[1]
+    repeats = max(1, min(settings.repeats, ENOUGH // examples))
+    crossed = {kind: cross(library, way, count=settings.folds, repeats=repeats) for kind, way in ways.items()}
+    chosen = {kind: way.choose(library) for kind, way in ways.items()}
+    if winner is not None:
+        chosen[SINGLE] = {winner: 1.0}
+    growth = []
+    for members in range(1, min(GROWTH, len(best)) + 1):
+        way = Way("greedy", members, seed, plain, best)
+        growth.append((cross(library, way, count=settings.folds, repeats=1), way.choose(library)))
+    kind = decide(library, crossed)
+    return Choice(library, kept, judge, crossed, chosen, kind, growth)
+
+
+class Crossing:
+    """Whole predictions of validation by a way of choosing, each fold's by what the others chose."""
+
+    def __init__(self, choice: Choice, predictor: Predictor, crossed: Crossed) -> None:
+        self.predictions = []
+        """One for each repetition, float64."""
+        for parts in crossed.parts:
+            whole = torch.zeros(choice.judge.sample.shape[1:], dtype=torch.float64)
+            for held, shares in parts:
+                for index, share in shares.items():
+                    row = predictor.store.row(*choice.candidates[index].key)
+                    whole[held] += share * torch.from_numpy(row[held].astype(np.float64))
+            self.predictions.append(whole)
+        self.parts = [torch.from_numpy(held) for held, _ in crossed.parts[0]]
+
+    def scores(self, judge: Judge, change: Callable[[Tensor], Tensor] = lambda values: values) -> dict[str, float]:
+        """All scores, mean over the repetitions."""
+        found = [judge.task.score(change(values), judge.targets) for values in self.predictions]
+        return {name: float(np.mean([one[name] for one in found])) for name in judge.task.directions}
+
+
+class Tested:
+    """What the choices of validation predict on test."""
+
+    def __init__(self, choice: Choice, predictor: Predictor) -> None:
+        self._choice = choice
+        needed = {i for shares in [*choice.chosen.values(), *(s for _, s in choice.growth)] for i in shares}
+        for index in sorted(needed):
+            predictor.know(choice.candidates[index])
+        self._store = predictor.store
+        sample = torch.stack([self._of({index: 1.0}) for index in choice.chosen[UNIFORM]])
+        self.judge = Judge(choice.judge.task, self._store.targets(), sample)
+
+    def _of(self, shares: Shares) -> Tensor:
+        parts = [share * self._store.get(*self._choice.candidates[index].key) for index, share in shares.items()]
+        return torch.stack(parts).sum(dim=0)
+
+    def predictions(self, shares: Shares) -> Tensor:
+        """Of the average, float64."""
+        return self._of(shares)
+
+    def scores(self, predictions: Tensor) -> dict[str, float]:
+        """The task's."""
+        return self.judge.task.score(predictions, self.judge.targets)
+
+
+def _temperature(sweep: Sweep, choice: Choice, own: Crossing) -> Temperature | None:
+    """Fitted and judged on predictions by members that the predicted examples did not choose; None for values."""
+    judge = choice.judge
+    if judge.form == "values":
+        return None
+    how = Probabilities(judge.targets, judge.form, judge.class_axis or 1)
+    return temperature(how, own.predictions[0], own.parts)
+
+
+def _record(predictor: Predictor, choice: Choice, value: float | None) -> Ensemble:
+    """What is kept for those who predict; the members' weights are written."""
+    shares, names = choice.shares, [candidate.name for candidate in choice.candidates]
+    order = sorted(shares, key=lambda index: (-shares[index], index))
+    return Ensemble(
+        kind=choice.kind,
+        members=tuple(predictor.member(choice.candidates[index], shares[index]) for index in order),
+        temperature=value,
+        form=choice.judge.form,
+        class_axis=choice.judge.class_axis or 1,
+        single=names[next(iter(choice.chosen[SINGLE]))],
+        uniform=tuple(names[index] for index in choice.chosen[UNIFORM]),
+        objective=choice.judge.task.objective,
+    )
+
+
+def _result(
     sweep: Sweep,
-    candidates: Sequence[TrialRecord],
-    members: Mapping[int, float],
-    splits: Sequence[tuple[Sequence[Tensor] | Mapping[int, Tensor], Tensor]],
-) -> Sequence[Mapping[str, float]]:
-    """The objective on each of ``splits`` (validation, test) as members are added, the greatest weight first."""
-    strongest = sorted(members, key=lambda index: (-members[index], index))
-    found = []
-    for count in range(1, len(strongest) + 1):
-        total = sum(members[index] for index in strongest[:count])
-        shares = {index: members[index] / total for index in strongest[:count]}
-        scores = [
-            sweep.task.score(_average({index: predictions[index] for index in shares}, shares), targets)
-            for predictions, targets in splits
-        ]
-        objective = sweep.task.objective
-        found.append(
-            {
-                "trial": float(candidates[strongest[count - 1]].number),
-                "validation": scores[0][objective],
-                "test": scores[1][objective],
-            }
-        )
-    return found
+    choice: Choice,
+    ensemble: Ensemble,
+    found: tuple[Mapping[Kind, Crossing], Temperature | None],
+    tested: Tested,
+    *,
+    ran: int,
+) -> EnsembleResult:
+    ways, scaled = found
+    judge, axis = choice.judge, ensemble.class_axis
+
+    def change(values: Tensor) -> Tensor:
+        return with_temperature(values, ensemble.temperature, ensemble.form, axis)
+
+    single = tested.predictions(choice.chosen[SINGLE])
+    own = change(tested.predictions(choice.shares))
+    test = {
+        SINGLE: tested.scores(single),
+        UNIFORM: tested.scores(tested.predictions(choice.chosen[UNIFORM])),
+        ENSEMBLE: tested.scores(own),
+    }
+    crossed = [judge.gain(a, change(b)) for a, b in zip(ways["single"].predictions, ways[choice.kind].predictions,
+                                                       strict=True)]  # fmt: skip
+    return EnsembleResult(
+        kind=choice.kind,
+        weights=ensemble.weights,
+        members=[asdict(member) for member in ensemble.members],
+        candidates=len(choice.candidates),
+        ran=ran,
+        averages=[candidate.name for candidate in choice.candidates if not candidate.plain],
+        objective=judge.recognised.form.name,
+        single=choice.candidates[next(iter(choice.chosen[SINGLE]))].record.number,
+        uniform=ensemble.uniform,
+        validation={
+            SINGLE: ways["single"].scores(judge),
+            UNIFORM: ways["uniform"].scores(judge),
+            ENSEMBLE: ways[choice.kind].scores(judge, change),
+        },
+        test=test,
+        gains={
+            "validation": Gain(*(float(np.mean(values)) for values in zip(*crossed, strict=True))),
+            "test": Gain(*tested.judge.gain(single, own)),
+        },
+        ways={kind: _way(choice, kind, ways) for kind in KINDS},
+        growth=_growth(choice, tested),
+        knee=_knee(choice),
+        calibration=_calibration(choice, ways, scaled, used=ensemble.temperature is not None),
+    )
+
+
+def _way(choice: Choice, kind: Kind, ways: Mapping[Kind, Crossing]) -> WayFound:
+    judge = choice.judge
+    gain = judge.gain(ways["single"].predictions[0], ways[kind].predictions[0])
+    value = ways[kind].scores(judge)[judge.task.objective]
+    return WayFound(value, Gain(*gain), len(choice.chosen[kind]))
+
+
+def _growth(choice: Choice, tested: Tested) -> list[Step]:
+    judge, recognised = choice.judge, choice.judge.recognised
+    best = min((crossed for crossed, _ in choice.growth), key=lambda one: one.cost)
+    steps = []
+    for members, (crossed, shares) in enumerate(choice.growth, start=1):
+        _, error = gap(choice.library, crossed, best)
+        value = judge.score(recognised.cost(crossed.cost))
+        test = tested.scores(tested.predictions(shares))[judge.task.objective]
+        steps.append(Step(members, value, error * recognised.slope(crossed.cost), test))
+    return steps
+
+
+def _knee(choice: Choice) -> int:
+    """The smallest number of members whose cross-fitted cost is within one standard error of the best number's."""
+    best = min((crossed for crossed, _ in choice.growth), key=lambda one: one.cost)
+    for members, (crossed, _) in enumerate(choice.growth, start=1):
+        difference, error = gap(choice.library, crossed, best)
+        if difference <= error:
+            return members
+    return len(choice.growth)
 
 
 def _calibration(
-    predictions: Mapping[str, Tensor], targets: Tensor
-) -> Mapping[str, Sequence[tuple[int, float, float]]]:
-    first = next(iter(predictions.values()))
-    if targets.dim() != 1 or class_dimension(first, targets) is None:
-        return {}
-    return {who: calibration(values, targets) for who, values in predictions.items()}
-
-
-def describe(sweep: Sweep, result: EnsembleResult) -> str:
-    """The comparison as a table."""
-    shares = ", ".join(f"trial {number}: {share:.0%}" for number, share in result.weights.items())
-    rows = [["", *(f"{split} {name}" for split in ("validation", "test") for name in sweep.task.directions)]]
-    for who in ("single", "ensemble"):
-        label = f"best single (trial {result.single})" if who == "single" else f"ensemble of {len(result.weights)}"
-        scores = [result.validation[who], result.test[who]]
-        rows.append([label, *(f"{split[name]:.4g}" for split in scores for name in sweep.task.directions)])
-    note = "validation: each half by members that the other half chose; test: read now"
-    return f"{table(rows)}\n  members: {shares}\n  ({note})"
-
-
-def _candidates(sweep: Sweep, count: int) -> list[TrialRecord]:
-    trained = [r for r in ranked(sweep.study.records, sweep.direction) if sweep.checkpoints.has(r.number)]
-    if not trained:
-        raise NoFeasibleTrialError("ensemble: the sweep has no trained checkpoint; run a search stage first")
-    return trained[:count]
-
-
-def _cross_fitted(
-    predictions: Sequence[Tensor], halves: tuple[Tensor, Tensor], choose: Callable[[Tensor], dict[int, float]]
-) -> Tensor:
-    """Predictions of every example by an ensemble that was chosen without it."""
-    result = torch.empty_like(predictions[0])
-    for half, other in (halves, halves[::-1]):
-        members = choose(other)
-        result[half] = _average({index: predictions[index][half] for index in members}, members)
-    return result
-
-
-def _halves(examples: int, seed: int) -> tuple[Tensor, Tensor]:
-    order = torch.as_tensor(np.random.default_rng(seed).permutation(examples))
-    return order[: examples // 2], order[examples // 2 :]
-
-
-def _predict(sweep: Sweep, records: list[TrialRecord], split: str) -> tuple[list[Tensor], Tensor]:
-    """Predictions of the best weights of each trial on a split, and the split's targets."""
-    task, splits = load_once(sweep.config.task)
-    torch.set_num_threads(sweep.config.runner.cpus_per_trial)
-    device = pick_device(sweep.config.trainer)
-    found = []
-    targets = torch.empty(0)
-    for record in records:
-        model = task.model(**from_flat(record.configuration).model).to(device)
-        model.load_state_dict(sweep.checkpoints.load(record.number)["best"]["model"])
-        predictions, targets = predict(task, model, getattr(splits, split), sweep.config.trainer)
-        found.append(predictions)
-    return found, targets
-
-
-def _cost(sweep: Sweep, predictions: Tensor, targets: Tensor) -> float:
-    return sweep.direction.cost(sweep.task.score(predictions, targets)[sweep.task.objective])
-
-
-def _average(predictions: Mapping[int, Tensor], weights: Mapping[int, float]) -> Tensor:
-    return torch.stack([predictions[index] * weight for index, weight in weights.items()]).sum(dim=0)
+    choice: Choice, ways: Mapping[Kind, Crossing], scaled: Temperature | None, *, used: bool
+) -> Calibration | None:
+    judge = choice.judge
+    if scaled is None or judge.form == "values":
+        return None
+    how = Probabilities(judge.targets, judge.form, judge.class_axis or 1)
+    bins = {
+        SINGLE: how.bins(ways["single"].predictions[0]),
+        ENSEMBLE: how.bins(ways[choice.kind].predictions[0], scaled.value if used else None),
+    }
+    ece = {SINGLE: expected_error(bins[SINGLE]), ENSEMBLE: scaled.ece[0], "scaled": scaled.ece[1]}
+    return Calibration(bins, ece, scaled.value, Gain(scaled.gain, scaled.error), used)

@@ -1,26 +1,26 @@
 """What the winner predicts on validation, kept for the report: where it errs, how sure it is, how it got there.
 
-One forward pass over the validation split with the winner's own checkpoint; nothing is trained.
+At most one forward pass over the validation split with the winner's own checkpoint, stored as the ensemble stage
+does; nothing is trained.
 """
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from orchestrator.config.hyperparameters import from_flat
+from orchestrator.ensemble.calibrate import Probabilities
+from orchestrator.ensemble.candidates import Predictor, of_trial
+from orchestrator.ensemble.predictions import data_digest
 from orchestrator.files import replacing, write_json
 from orchestrator.preflight.gallery_draw import save, sheet
 from orchestrator.stages.sweep import Sweep
-from orchestrator.study.records import TrialRecord
 from orchestrator.tasks.loading import load_once
 from orchestrator.tracking.base import SWEEP, DatasetEntry
 from orchestrator.training.data import in_sequence, size
-from orchestrator.training.loop import pick_device, predict
 from orchestrator.training.watch import class_dimension, example_errors
 from orchestrator.types import Value
 
@@ -29,8 +29,6 @@ PICTURE_FILE = "mispredicted.png"
 WEIGHTS_FILE = "winner.pt"
 WORST = 20
 """Examples with the highest loss that are shown (our choice: two rows of a picture)."""
-BINS = 10
-"""Bins of confidence, equally wide (Guo et al. 2017, arXiv 1706.04599, use 10 to 15)."""
 MOST_CLASSES = 30
 """Classes beyond which a confusion matrix is no longer readable (our choice)."""
 PAIRS = 500
@@ -49,13 +47,16 @@ def keep_predictions(sweep: Sweep) -> None:
     if path.exists() and json.loads(path.read_text(encoding="utf-8"))["trial"] == best.number:
         return
     state = sweep.checkpoints.load(best.number)
-    predictions, targets = _predict(sweep, best, state)
+    predictor = Predictor(sweep, "validation")
+    predictions = predictor.predictions(of_trial(sweep, best))
+    targets = predictor.store.targets()
     with replacing(sweep.folder / WEIGHTS_FILE) as aside:
         torch.save(state["best"]["model"], aside)
     classes = class_dimension(predictions, targets)
     found: dict[str, Any] = {"trial": best.number, "best_epoch": state["best"]["epoch"], "examples": len(targets)}
     if classes is not None and targets.dim() == 1:
-        found |= {"calibration": calibration(predictions, targets), "confusion": _confusion(predictions, targets)}
+        how = Probabilities(targets, "classes", classes)
+        found |= {"calibration": how.bins(predictions), "confusion": _confusion(predictions, targets)}
     elif predictions.shape == targets.shape and targets.numel() == len(targets):
         chosen = torch.linspace(0, len(targets) - 1, min(len(targets), PAIRS)).long()
         found["pairs"] = [targets[chosen].flatten().tolist(), predictions[chosen].flatten().tolist()]
@@ -64,32 +65,6 @@ def keep_predictions(sweep: Sweep) -> None:
         found["worst"] = _worst(sweep, predictions, targets, errors, classes)
     found["followed"] = _plain(state["watch"]["followed"])
     write_json(path, found)
-
-
-def _predict(sweep: Sweep, best: TrialRecord, state: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    task, splits = load_once(sweep.config.task)
-    torch.set_num_threads(sweep.config.runner.cpus_per_trial)
-    model = task.model(**from_flat(best.configuration).model).to(pick_device(sweep.config.trainer))
-    model.load_state_dict(state["best"]["model"])
-    return predict(task, model, splits.validation, sweep.config.trainer)
-
-
-def calibration(probabilities: Tensor, targets: Tensor) -> Sequence[tuple[int, float, float]]:
-    """Per bin of confidence: examples, mean confidence, share of them that is right; empty bins are left out.
-
-    Args:
-        probabilities: shape (examples, classes).
-        targets: class numbers, shape (examples,).
-    """
-    confidence, likeliest = probabilities.max(dim=1)
-    place = (confidence * BINS).long().clamp(0, BINS - 1)
-    right = (likeliest == targets).double()
-    found = []
-    for index in range(BINS):
-        inside = place == index
-        if bool(inside.any()):
-            found.append((int(inside.sum()), float(confidence[inside].mean()), float(right[inside].mean())))
-    return found
 
 
 def _confusion(probabilities: Tensor, targets: Tensor) -> list[list[int]]:
@@ -160,16 +135,7 @@ def track_data(sweep: Sweep) -> None:
         shape = list(first[0].shape) if isinstance(first[0], Tensor) else []
         profile: dict[str, Value] = {"examples": size(split), "input shape": str(shape)}
         name = f"{sweep.config.task.name} {context}"
-        sweep.tracker.dataset(SWEEP, DatasetEntry(name, _digest(split), source, context, profile))
-
-
-def _digest(split: Any) -> str:
-    """Of up to 64 examples, evenly over the split, and of how many there are."""
-    total = hashlib.sha256(str(size(split)).encode())
-    for index in torch.linspace(0, size(split) - 1, min(64, size(split))).long().tolist():
-        for part in split[index]:
-            total.update(torch.as_tensor(part).contiguous().cpu().numpy().tobytes())
-    return total.hexdigest()[:12]
+        sweep.tracker.dataset(SWEEP, DatasetEntry(name, data_digest(split), source, context, profile))
 
 
 def files(folder: Path) -> list[Path]:

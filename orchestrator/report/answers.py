@@ -146,8 +146,10 @@ def worth(view: SweepView, entry: Mapping[str, Any]) -> str:
         (False, True): "The ensemble is better on test, but was not on validation: the gain is uncertain",
         (False, False): "The ensemble is no better than the best single model: use that one",
     }[better["validation"], better["test"]]
-    read = describe_reads(view.test_reads)
-    return f"{told}. It costs {count} predictions instead of one. The test split was read {read}."
+    gain = entry["gains"]["validation"]
+    sure = "" if gain["value"] > gain["error"] or not better["validation"] else " (within a standard error)"
+    costs = f"It costs {count} prediction{'s' if count > 1 else ''} instead of one"
+    return f"{told}{sure}. {costs}. The test split was read {describe_reads(view.test_reads)}."
 
 
 def in_a_minute(view: SweepView) -> Sequence[tuple[str, str]]:

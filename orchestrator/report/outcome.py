@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.ensemble.winner import PICTURE_FILE
 from orchestrator.progress import short
-from orchestrator.report.answers import worth
+from orchestrator.report.committee import committee
 from orchestrator.report.html import Picture, bullets, code, details, figures, paragraph, table, text
 from orchestrator.report.pictures import Pictures
 from orchestrator.report.view import FINALIST, FINISHED, INFEASIBLE, REPEATS, RUNNING, STOPPED, SweepView
@@ -100,14 +100,7 @@ def ensemble(view: SweepView, pictures: Pictures) -> str:
     body = ""
     for entry in view.finished.values():
         if "weights" in entry:
-            scores = list(entry["validation"]["single"])
-            rows = [["", *(f"{split} {name}" for split in ("validation", "test") for name in scores)]]
-            for who, label in (("single", f"best single (trial {entry['single']})"), ("ensemble", "ensemble")):
-                rows.append(
-                    [label, *(f"{entry[s][who][name]:.4g}" for s in ("validation", "test") for name in scores)]
-                )
-            members = ", ".join(f"trial {number} {share:.0%}" for number, share in entry["weights"].items())
-            body += table(rows) + paragraph(f"Members: {members}.") + paragraph(worth(view, entry))
+            body += committee(view, entry)
     return body + figures(pictures["ensemble"]) if body else ""
 
 

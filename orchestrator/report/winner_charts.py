@@ -1,6 +1,6 @@
 """Pictures of what the winner and the ensemble predict: dynamics, confusion, calibration, gain per member."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from orchestrator.ensemble.calibrate import Bins, expected_error
 from orchestrator.report.drawing import BLUE, INK, MUTED, ORANGE, draw, legend, plain_numbers
 from orchestrator.report.html import Picture
 from orchestrator.report.view import SweepView
@@ -16,9 +17,6 @@ _LATE = 2 / 3
 """Share of the epochs after which a change of class counts as late: our guess."""
 _TEXT_CLASSES = 12
 """Classes up to which a confusion matrix has its counts written into it."""
-
-Bins = Sequence[tuple[int, float, float]]
-"""Examples, mean confidence and share right, per bin."""
 
 
 def dynamics(view: SweepView) -> Picture | None:
@@ -152,12 +150,6 @@ def fit(view: SweepView) -> Picture | None:
     return Picture(title, draw(title, paint), shows, told)
 
 
-def expected_error(bins: Bins) -> float:
-    """Expected calibration error: the mean gap of confidence and share right, by examples (Guo et al. 2017)."""
-    total = sum(count for count, _, _ in bins)
-    return sum(count * abs(sure - right) for count, sure, right in bins) / max(total, 1)
-
-
 def calibration(view: SweepView) -> Picture | None:
     """Confidence against the share that is right, of the winner and of the ensemble; None without classes."""
     shown: dict[str, Bins] = {}
@@ -165,7 +157,7 @@ def calibration(view: SweepView) -> Picture | None:
         shown[f"winner (trial {view.predictions['trial']})"] = view.predictions["calibration"]
     for entry in view.finished.values():
         if entry.get("calibration"):
-            shown["ensemble"] = entry["calibration"]["ensemble"]
+            shown["ensemble"] = entry["calibration"]["bins"]["ensemble"]
     if not shown:
         return None
 
@@ -200,40 +192,37 @@ def calibration(view: SweepView) -> Picture | None:
 
 
 def growth(view: SweepView, entry: Mapping[str, Any]) -> Picture | None:
-    """The objective as members are added to the ensemble; None for an ensemble of one."""
+    """The objective by the number of members; None where only one was tried."""
     steps = entry.get("growth") or ()
     if len(steps) < 2:
         return None
-    counts = np.arange(1, len(steps) + 1)
-    single = {split: entry[split]["single"][view.objective] for split in ("validation", "test")}
+    counts = np.array([step["members"] for step in steps])
+    values = np.array([step["value"] for step in steps])
+    errors = np.array([step["error"] for step in steps])
+    knee = entry["knee"]
 
     def paint(axes: Axes) -> None:
-        for split, colour in (("validation", BLUE), ("test", ORANGE)):
-            axes.plot(counts, [step[split] for step in steps], "o-", color=colour, label=split)
-            axes.axhline(single[split], color=colour, linestyle=":", linewidth=1.2)
-        axes.plot([], [], color=MUTED, linestyle=":", label="best single")
-        axes.set_xticks(counts, [f"+{step['trial']:.0f}" if n else f"{step['trial']:.0f}"
-                                 for n, step in enumerate(steps)])  # fmt: skip
-        axes.set_xlabel("trials, the greatest weight first")
+        axes.fill_between(counts, values - errors, values + errors, color=BLUE, alpha=0.15, linewidth=0)
+        axes.plot(counts, values, "o-", color=BLUE, label="validation, cross-fitted")
+        axes.plot(counts, [step["test"] for step in steps], "o-", color=ORANGE, label="test")
+        axes.axvline(knee, color=MUTED, linestyle=":", linewidth=1.2, label="knee")
+        axes.set_xticks(counts)
+        axes.set_xlabel("most members")
         axes.set_ylabel(view.objective)
-        plain_numbers(axes, [step[split] for step in steps for split in single])
+        plain_numbers(axes, [*values, *(step["test"] for step in steps)])
         axes.margins(x=0.08)
         legend(axes)
 
-    costs = [view.direction.cost(step["test"]) for step in steps]
-    best = int(np.argmin(costs)) + 1
-    gained = view.direction.cost(single["test"]) - min(costs)
-    told = (
-        f"On test the best of these committees has {best} member{'s' if best > 1 else ''}"
-        + (f", better than the best single model by {gained:.2g}. " if gained > 0 else ", no better than the best "
-           "single model. ")
-        + ("What comes after it costs predictions and gains nothing." if best < len(steps) else
-           "Every member still helps.")
-    )  # fmt: skip
+    gained = view.direction.cost(values[0]) - view.direction.cost(values[knee - 1])
+    told = f"Up to {knee} member{'s' if knee > 1 else ''} the committee gains {gained:.2g} on validation over one. "
+    told += (
+        "What comes after that costs predictions and gains less than a standard error."
+        if knee < len(steps)
+        else "Every member still helps: ensemble.members may be raised."
+    )
     title = "ensemble gain per member"
     shows = (
-        f"{view.objective} of the committee as members join, on validation (where they were chosen) and on "
-        "test; dotted: "
-        "the best single model."
+        f"{view.objective} of greedy selection with at most so many members: on validation, each fold by members "
+        "that the other folds chose (band: standard error of the difference to the best number), and on test."
     )
     return Picture(title, draw(title, paint), shows, told)

@@ -164,12 +164,15 @@ def _ensemble_note(entry: Mapping[str, Any]) -> str:
     rows: list[tuple[object, ...]] = [
         ("", *(f"{split} {name}" for split in ("validation", "test") for name in names))
     ]
-    for who, label in (("single", f"best single, trial {entry['single']}"), ("ensemble", "ensemble")):
+    labels = (("single", f"best single, trial {entry['single']}"), ("uniform", f"mean of {len(entry['uniform'])}"))
+    for who, label in (*labels, ("ensemble", f"ensemble ({entry['kind']})")):
         rows.append((label, *(f"{entry[s][who][name]:.4g}" for s in ("validation", "test") for name in names)))
     members = ", ".join(
-        f"{link(trial_key(int(n)), f'trial {n}')} {share:.0%}" for n, share in entry["weights"].items()
+        f"{link(trial_key(one['trial']), one['name'])} {one['share']:.0%}" for one in entry["members"]
     )
-    return f"{_table(rows)}\n\nMembers: {members}.\n\nThe test split was read here."
+    gain = entry["gains"]["validation"]
+    told = f"Gain over the best single, cross-fitted: {gain['value']:+.2g} ± {gain['error']:.2g}."
+    return f"{_table(rows)}\n\n{told} Members: {members}.\n\nThe test split was read here."
 
 
 def _finalists_note(entry: Mapping[str, Any], objective: str) -> str:
@@ -207,6 +210,15 @@ def with_spread(mean: float | None, spread: float | None) -> str:
     return f"{mean:.4g}" + (f" ± {spread:.2g}" if spread is not None else "")
 
 
+def over_seeds(finished: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the winner's configuration is worth over the finalists' fresh seeds; empty where there are none.
+
+    The winner itself is the best of these: its own value is a lucky one.
+    """
+    won = [entry for entry in finished.values() if entry.get("winner") is not None]
+    return f"{with_spread(won[-1]['mean'], won[-1]['spread'])} over {len(won[-1]['seeds'])} seeds" if won else ""
+
+
 def _preflight_note(entry: Mapping[str, Any]) -> str:
     rows: list[tuple[object, ...]] = [("severity", "check", "found")]
     rows += [(f["severity"], f["check"], f["statistic"]) for f in entry["findings"]]
@@ -239,6 +251,7 @@ def sweep_note(facts: Facts) -> str:
     own = link(trial_key(best.number), f"trial {best.number}")
     noises = [e for e in facts.finished.values() if e.get("noise") is not None]
     noise = f", seed noise {noises[-1]['noise']:.2g}" if noises else ""
+    noise = f", {over_seeds(facts.finished)}" if over_seeds(facts.finished) else noise
     parts = [
         f"**{facts.objective} {best.value:.4g}** on validation by {own}{noise}. Look at next:\n"
         "- everything in one page: Artifacts, `report/report.html`\n"

@@ -1,7 +1,9 @@
 """The loop state of a trial in a file: one dictionary of tensors and plain values."""
 
+import hashlib
 import zipfile
 from io import BytesIO
+from pathlib import Path
 from typing import IO, Any
 
 import torch
@@ -57,6 +59,21 @@ def exists(folder: Location) -> bool:
     return store_at(folder).size(NAME) is not None
 
 
+def digest(folder: Location) -> str:
+    """Of what the checkpoint holds: made of the checksums in its directory, so that on a disk no tensor is read.
+
+    Raises:
+        StorageError: the file is damaged, or cannot be read.
+    """
+    place = folder / NAME if isinstance(folder, Path) else BytesIO(store_at(folder).read(NAME))
+    try:
+        with zipfile.ZipFile(place) as parts:
+            known = [f"{part.filename} {part.CRC} {part.file_size}" for part in parts.infolist()]
+    except zipfile.BadZipFile as error:
+        raise StorageError(_damaged(folder, error)) from None
+    return hashlib.sha256("\n".join(known).encode()).hexdigest()[:16]
+
+
 def load(folder: Location) -> dict[str, Any]:
     """The state saved last, on the CPU. No code in it is executed (``weights_only``).
 
@@ -71,8 +88,12 @@ def load(folder: Location) -> dict[str, Any]:
                 raise zipfile.BadZipFile(f"bad checksum of {damaged}")
         state: dict[str, Any] = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise StorageError(
-            f"{below(folder, NAME)}: is damaged ({one_line(error)}); restore it from a backup, or remove it to train "
-            "from the start what continues it, and run the same command again"
-        ) from None
+        raise StorageError(_damaged(folder, error)) from None
     return state
+
+
+def _damaged(folder: Location, error: Exception) -> str:
+    return (
+        f"{below(folder, NAME)}: is damaged ({one_line(error)}); restore it from a backup, or remove it to train "
+        "from the start what continues it, and run the same command again"
+    )

@@ -115,9 +115,9 @@ def test_the_ensemble_stage_reports_single_and_ensemble_and_reads_test_once(
     result = json.loads(Path("sweeps", NAME, "ensemble.json").read_text())
     assert sum(result["weights"].values()) == pytest.approx(1)
     entry = ledger()["stages"]["ensemble"]
-    assert set(entry["test"]) == {"single", "ensemble"}
-    assert [f"trial-{step['trial']:.0f}" for step in entry["growth"]] == list(result["weights"])
-    assert entry["growth"][-1]["test"] == pytest.approx(entry["test"]["ensemble"]["loss"])
+    assert set(entry["test"]) == {"single", "uniform", "ensemble"}
+    assert [step["members"] for step in entry["growth"]] == list(range(1, len(entry["growth"]) + 1))
+    assert result["weights"] == entry["weights"] == {one["name"]: one["share"] for one in entry["members"]}
     splits = load_once(compose(SMALL).task)[1]
     inputs, targets = splits.test[:]
     made, task = load_ensemble(Path("sweeps", NAME)), BreastCancer()
@@ -142,7 +142,11 @@ def test_the_ensemble_stage_reports_single_and_ensemble_and_reads_test_once(
     assert f"the test split is read once, and was read by ensemble once, at {read['at']}" in output
     assert "ensemble.read_test_again=true reads it again" in output
     assert ledger()["test_reads"] == [read]
+    # The second time it finds every prediction that it made, and chooses the same.
+    assert entry["ran"] > 0
     assert main(["stage=ensemble", *words[1:], "ensemble.read_test_again=true"]) == 0
+    assert ledger()["stages"]["ensemble"]["ran"] == 0
+    assert ledger()["stages"]["ensemble"]["weights"] == result["weights"]
     assert len(ledger()["test_reads"]) == 2
     capsys.readouterr()
     assert main(["stage=status", *words[1:]]) == 0
@@ -160,7 +164,11 @@ def test_the_finalists_winner_is_the_sweeps_best_everywhere_and_is_trained_again
     output = capsys.readouterr().out
     entry = ledger()["stages"]["finalists"]
     best = entry["best_trial"]
-    assert f"best so far: trial {best}, loss {entry['best_value']:.4g}" in output
+    value = f"{entry['mean']:.4g} ± {entry['spread']:.2g} over 2 seeds"
+    assert (
+        f"best so far: trial {best}, loss {entry['best_value']:.4g} on validation; its configuration has {value}"
+        in output
+    )
     assert json.loads(Path("sweeps", NAME, "predictions.json").read_text())["trial"] == best
     assert ledger()["stages"]["ensemble"]["single"] == best
     page = Path("sweeps", NAME, "report.html").read_text()

@@ -352,10 +352,52 @@ def test_what_the_winner_predicts_is_shown(staged: SweepView, tmp_path: Path) ->
     assert "standard deviations of the targets an epoch" in shown
 
 
+GAIN = {"value": 0.05, "error": 0.01}
+SCORES = {"single": {"loss": 0.2}, "uniform": {"loss": 0.18}, "ensemble": {"loss": 0.15}}
+COSTS = {"share": 0.5, "parameters": 1200, "megabytes": 0.005, "ms_per_example": 0.01, "trial": 1}
+ENSEMBLE = {
+    "text": "",
+    "kind": "bagged",
+    "weights": {"trial-2": 0.5, "trial-1-swa": 0.5},
+    "members": [
+        {"name": "trial-2", "ingredients": [], **COSTS},
+        {"name": "trial-1-swa", "ingredients": ["trial-1"], **COSTS},
+    ],
+    "candidates": 7,
+    "averages": ["trial-1-swa"],
+    "single": 1,
+    "uniform": ["trial-1", "trial-2"],
+    "validation": SCORES,
+    "test": SCORES,
+    "gains": {"validation": GAIN, "test": GAIN},
+    "ways": {kind: {"value": 0.2, "gain": GAIN, "members": 2} for kind in ("single", "uniform", "greedy", "bagged")},
+    "growth": [
+        {"members": 1, "value": 0.2, "error": 0.02, "test": 0.2},
+        {"members": 2, "value": 0.15, "error": 0.0, "test": 0.15},
+    ],
+    "knee": 2,
+    "calibration": {
+        "bins": {"single": [[2, 0.9, 1.0]], "ensemble": [[2, 0.9, 1.0]]},
+        "ece": {"single": 0.05, "ensemble": 0.03, "scaled": 0.02},
+        "temperature": 1.2,
+        "gain": GAIN,
+        "used": True,
+    },
+}
+
+
 def test_whether_the_ensemble_pays_is_said_with_its_gain_per_member(staged: SweepView) -> None:
-    scores = {"single": {"loss": 0.2}, "ensemble": {"loss": 0.15}}
-    steps = [{"trial": 1.0, "validation": 0.2, "test": 0.2}, {"trial": 2.0, "validation": 0.15, "test": 0.15}]
-    entry = {"weights": {"1": 0.5, "2": 0.5}, "single": 1, "validation": scores, "test": scores, "growth": steps}
-    shown = render(replace(staged, finished={**staged.finished, "ensemble": {**entry, "text": ""}}))
+    shown = render(replace(staged, finished={**staged.finished, "ensemble": ENSEMBLE}))
     assert "better on validation and on test. It costs 2 predictions instead of one" in shown
-    assert "best of these committees has 2 members, better than the best single model by 0.05" in shown
+    assert "Up to 2 members the committee gains 0.05 on validation over one" in shown
+    assert "+0.05 ± 0.01 on validation" in shown
+    assert "Considered: 7 networks (averages of weights among them: trial-1-swa)" in shown
+    assert "greedy selection over bags of the candidates (taken)" in shown
+    assert re.search(r">trial-1-swa</th><td>50%</td><td>trial-1</td><td>1,200</td>", shown)
+    assert "with the temperature 1.2 2.00%" in shown
+    parsed(shown)
+    doubtful = {
+        **ENSEMBLE,
+        "gains": {"validation": {"value": 0.05, "error": 0.06}, "test": ENSEMBLE["gains"]["test"]},
+    }
+    assert "(within a standard error). It costs" in render(replace(staged, finished={"ensemble": doubtful}))

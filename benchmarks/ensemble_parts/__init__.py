@@ -1,0 +1,1 @@
+"""The parts of ``ensemble.py``: one module a subcommand."""
