@@ -50,6 +50,7 @@ DOORS = {
         "tracking.mlflow_models",
     ],
     "optuna": ["study"],
+    "sqlalchemy": ["study.server"],
     "scipy": [
         "ensemble.calibrate",
         "study.advisor",

@@ -19,6 +19,7 @@ from orchestrator.app.train import train
 from orchestrator.app.ui import serve_ui
 from orchestrator.app.wiring import (
     check_checkpoint_dir,
+    check_storage,
     check_sweep_dir,
     check_tracking,
     code_version,
@@ -43,6 +44,7 @@ from orchestrator.report.logbook import logbook
 from orchestrator.report.page import REPORT_FILE, Report, write_report
 from orchestrator.report.view import read_view, view_of
 from orchestrator.stages.ledger import describe_reads
+from orchestrator.stages.notes import over_seeds
 from orchestrator.stages.preflight import baselines, check_names, compare_with_baselines, run_preflight_stage
 from orchestrator.stages.recipe import StageSequence
 from orchestrator.stages.sweep import Plan, Sweep, make_plan, open_sweep, retrain_command
@@ -121,6 +123,7 @@ def run_stages(plan: Plan, names: list[str]) -> None:
         # Later MLflow may be away: trials go on without it.
         check_tracking(plan.config)
         check_checkpoint_dir(plan.config)
+        check_storage(plan.config)
     check_sweep_dir(plan)
     progress = Progress()
     with open_sweep(plan, progress) as sweep, log_to(sweep.folder / "orchestrator.log"):
@@ -278,7 +281,9 @@ def _conclude(sweep: Sweep) -> None:
     changed = [name for name in sweep.space.hyperparameters if best.configuration[name] != sweep.base[name]]
     rows = [["hyperparameter", "default", "best"]]
     rows += [[name, short(sweep.base[name]), short(best.configuration[name])] for name in changed]
-    say(f"best so far: trial {best.number}, {sweep.task.objective} {best.value:.4g} on validation")
+    seeds = over_seeds(sweep.ledger.finished)
+    told = f"; its configuration has {seeds}" if seeds else ""
+    say(f"best so far: trial {best.number}, {sweep.task.objective} {best.value:.4g} on validation{told}")
     if len(rows) > 1:
         say(table(rows))
     if comparison := compare_with_baselines(sweep):

@@ -5,10 +5,9 @@ import statistics
 from orchestrator.config.schema import RunConfig
 from orchestrator.progress import cut, duration, table
 from orchestrator.stages.ledger import Ledger
-from orchestrator.stages.sweep import LEDGER_FILE, STUDY_FILE, Plan
+from orchestrator.stages.sweep import LEDGER_FILE, Plan
 from orchestrator.stages.visits import Visit, make_visits, varied
 from orchestrator.study.pruners import rungs_of
-from orchestrator.study.storage import open_journal
 from orchestrator.study.study import SweepStudy
 from orchestrator.tasks.loading import load_once
 from orchestrator.training.data import size, steps_per_epoch
@@ -89,10 +88,11 @@ def _finalists_row(config: RunConfig, name: str) -> list[str]:
 
 def _time(plan: Plan, epochs: int) -> str:
     """How long so many epochs take on one worker, by the sweep's trials so far."""
-    journal = plan.folder / STUDY_FILE
-    if not journal.exists():
+    ledger = Ledger.read(plan.folder / LEDGER_FILE)
+    storage = None if ledger is None else plan.study.read(ledger.sweep_id)
+    if ledger is None or storage is None:
         return "time: known when the first trials have run"
-    study = SweepStudy(open_journal(journal, writable=False), plan.name, plan.task.direction, plan.space)
+    study = SweepStudy(storage, plan.study.study(ledger.sweep_id), plan.task.direction, plan.space)
     rates = [r.seconds / r.epochs_paid for r in study.records if r.state.finished and r.epochs_paid]
     if not rates:
         return "time: known when the first trials have run"

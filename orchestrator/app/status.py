@@ -4,9 +4,8 @@ from collections import Counter
 
 from orchestrator.progress import table
 from orchestrator.stages.ledger import Ledger, best_of, describe_reads
-from orchestrator.stages.sweep import LEDGER_FILE, STUDY_FILE, Plan
+from orchestrator.stages.sweep import LEDGER_FILE, Plan
 from orchestrator.study.records import incumbent
-from orchestrator.study.storage import open_journal
 from orchestrator.study.study import SweepStudy
 from orchestrator.types import TrialState
 
@@ -14,10 +13,10 @@ from orchestrator.types import TrialState
 def describe_status(plan: Plan) -> str:
     """A table of the recipe's stages. Reads, and writes nothing."""
     ledger = Ledger.read(plan.folder / LEDGER_FILE)
-    if ledger is None or not (plan.folder / STUDY_FILE).exists():
+    storage = None if ledger is None else plan.study.read(ledger.sweep_id)
+    if ledger is None or storage is None:
         return f"sweep {plan.name}: nothing has run yet in {plan.folder}"
-    storage = open_journal(plan.folder / STUDY_FILE, writable=False)
-    study = SweepStudy(storage, plan.name, plan.task.direction, plan.space)
+    study = SweepStudy(storage, plan.study.study(ledger.sweep_id), plan.task.direction, plan.space)
     rows = [["stage", "state", "complete", "stopped early", "infeasible", "running", f"best {plan.task.objective}"]]
     for name in dict.fromkeys([*plan.config.recipe.order, *(record.stage for record in study.records)]):
         own = [record for record in study.records if record.stage == name]

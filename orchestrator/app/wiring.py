@@ -11,6 +11,7 @@ from orchestrator.masking import mask
 from orchestrator.runners.base import Runner
 from orchestrator.runners.inline import InlineRunner
 from orchestrator.runners.local import LocalRunner
+from orchestrator.stages.studies import check_server
 from orchestrator.stages.sweep import CHECKPOINT_DIR, Plan, Sweep
 from orchestrator.stores import check_writable, parse_location
 from orchestrator.tracking.backlog import Backlog
@@ -65,6 +66,16 @@ def check_tracking(config: RunConfig) -> None:
             f"tracking.uri={mask(uri)}: MLflow does not answer there: {mask(problem)}; start its server, correct the "
             "address, or do without: tracking=none"
         )
+
+
+def check_storage(config: RunConfig) -> None:
+    """Refuse a database server that does not answer.
+
+    Raises:
+        ConfigError: with what it said.
+    """
+    if config.sweep.storage is not None:
+        check_server(config.sweep.storage)
 
 
 def check_sweep_dir(plan: Plan) -> None:

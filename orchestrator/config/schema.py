@@ -91,6 +91,9 @@ class SweepConfig:
     """Name of the sweep and of its folder; null: task name and seed."""
     dir: str = Field(default="sweeps", min_length=1)
     """Folder that holds all sweeps, relative to where the command runs."""
+    storage: str | None = None
+    """Database server that keeps the study: postgresql://HOST/DATABASE (password in PGPASSWORD or .pgpass); null: a
+    journal file in the sweep's folder."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

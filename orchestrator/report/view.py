@@ -14,13 +14,13 @@ from orchestrator.ensemble.winner import PREDICTIONS_FILE
 from orchestrator.errors import NoFeasibleTrialError
 from orchestrator.masking import masked
 from orchestrator.stages.ledger import Ledger, Reading, best_of
-from orchestrator.stages.sweep import LEDGER_FILE, METRICS_FILE, STUDY_FILE, Plan, Sweep, make_plan
+from orchestrator.stages.sweep import LEDGER_FILE, METRICS_FILE, Plan, Sweep, make_plan
 from orchestrator.stages.visits import stage_of, varied
 from orchestrator.study.importance import importance
 from orchestrator.study.pruners import rungs_of
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.space import SearchSpace
-from orchestrator.study.storage import memory_storage, open_journal
+from orchestrator.study.storage import memory_storage
 from orchestrator.study.study import SweepStudy
 from orchestrator.types import Configuration, Direction, TrialState
 
@@ -209,9 +209,8 @@ def read_view(plan: Plan) -> SweepView:
     if ledger is None:
         raise NoFeasibleTrialError(f"sweep {plan.name}: nothing has run yet in {plan.folder}")
     plan = _as_begun(plan, ledger.config)
-    journal = plan.folder / STUDY_FILE
-    storage = open_journal(journal, writable=False) if journal.exists() else memory_storage()
-    study = SweepStudy(storage, plan.name, plan.task.direction, plan.space)
+    storage = plan.study.read(ledger.sweep_id) or memory_storage()
+    study = SweepStudy(storage, plan.study.study(ledger.sweep_id), plan.task.direction, plan.space)
     return SweepView(
         name=plan.name,
         folder=plan.folder,

@@ -1,6 +1,7 @@
 """Trials on Ray: starting and stopping it. How Tune is driven is in :mod:`orchestrator.runners.tune`."""
 
 import importlib
+import logging
 import os
 import sys
 import threading
@@ -15,6 +16,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 from ray import cloudpickle
+from ray._private.authentication import authentication_token_setup
 from ray.exceptions import RuntimeEnvSetupError
 
 from orchestrator.config.runner import RunnerConfig
@@ -74,6 +76,9 @@ class RayRunner:
 
     def _join(self, address: str) -> None:
         environment = runtime_env(self._config, self._leave_out)
+        # ``ray start`` asks for the token of ~/.ray where there is one; a driver shows it only when told to.
+        logging.getLogger(authentication_token_setup.__name__).setLevel(logging.ERROR)
+        authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
         try:
             ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level="error")
         except (ConnectionError, ValueError, RuntimeEnvSetupError) as error:

@@ -20,13 +20,14 @@ from orchestrator.stages import notes
 from orchestrator.stages.checkpoints import CheckpointStore
 from orchestrator.stages.failures import Failures
 from orchestrator.stages.ledger import Ledger, best_of
+from orchestrator.stages.studies import STUDY_FILE, StudyPlace
 from orchestrator.stages.visits import stage_of, varied
 from orchestrator.stores import below, parse_location
 from orchestrator.study.pruners import make_pruner
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.samplers import check_sampler
 from orchestrator.study.space import SearchSpace, build_space
-from orchestrator.study.storage import Storage, count_trials, has_trials, memory_storage, open_journal
+from orchestrator.study.storage import Storage, count_trials, memory_storage
 from orchestrator.study.study import SweepStudy
 from orchestrator.tasks.base import Task
 from orchestrator.tasks.loading import load_task, model_defaults
@@ -36,7 +37,6 @@ from orchestrator.types import Configuration, EpochResult, Location, TrialState
 
 log = logging.getLogger("orchestrator.files")
 
-STUDY_FILE = "study.journal"
 LEDGER_FILE = "ledger.json"
 CHECKPOINT_DIR = "trainer.checkpoint_dir"
 WINNER_FILE = "experiment/winner.yaml"
@@ -65,6 +65,11 @@ class Plan:
     def folder(self) -> Path:
         """The sweep's folder."""
         return sweep_folder(self.config)
+
+    @property
+    def study(self) -> StudyPlace:
+        """Where the sweep's study lies."""
+        return StudyPlace(self.folder, self.name, self.config.sweep.storage)
 
     @property
     def exists(self) -> bool:
@@ -163,7 +168,7 @@ class Sweep:
         self.ledger = ledger
         self.progress = progress
         self.direction = plan.task.direction
-        self.study = SweepStudy(storage, plan.name, self.direction, plan.space)
+        self.study = SweepStudy(storage, plan.study.study(ledger.sweep_id), self.direction, plan.space)
         trainer = plan.config.trainer
         self.checkpoints = CheckpointStore(
             checkpoint_location(plan, ledger.sweep_id),
@@ -334,17 +339,17 @@ def open_sweep(plan: Plan, progress: Progress) -> Iterator[Sweep]:
         StorageError: its files are damaged, or lack what others know of.
     """
     with exclusive_lock(plan.folder / "lock"):
-        journal = plan.folder / STUDY_FILE
         before = Ledger.read(plan.folder / LEDGER_FILE)
-        if before is None and has_trials(journal):
-            raise _lost(plan, f"{LEDGER_FILE} is gone, and {STUDY_FILE} has trials")
-        ledger = Ledger.open(plan.folder / LEDGER_FILE, to_plain(plan.config), lambda: has_trials(journal))
-        if before is not None and before.sweep_id != ledger.sweep_id:
+        place, former = plan.study, None if before is None else before.sweep_id
+        if before is None and place.has_trials(None):
+            raise _lost(plan, f"{LEDGER_FILE} is gone, and {place.shown} has trials")
+        ledger = Ledger.open(plan.folder / LEDGER_FILE, to_plain(plan.config), lambda: place.has_trials(former))
+        if former not in (None, ledger.sweep_id):
             # Without a trial, and of settings that have changed since.
-            journal.unlink(missing_ok=True)
-        storage = open_journal(journal, writable=True)
-        _refuse_lost_trials(plan, ledger, count_trials(storage))
-        yield Sweep(plan, storage, ledger, progress)
+            (plan.folder / STUDY_FILE).unlink(missing_ok=True)
+        with place.held(ledger.sweep_id) as storage:
+            _refuse_lost_trials(plan, ledger, count_trials(storage, place.study(ledger.sweep_id)))
+            yield Sweep(plan, storage, ledger, progress)
 
 
 def _refuse_lost_trials(plan: Plan, ledger: Ledger, count: int) -> None:
@@ -353,10 +358,10 @@ def _refuse_lost_trials(plan: Plan, ledger: Ledger, count: int) -> None:
     folders = (path.name for path in (plan.folder / "trials").glob("[0-9]*"))
     known = [number for number in named if number is not None] + [int(name) for name in folders if name.isdigit()]
     if known and max(known) >= count:
-        raise _lost(plan, f"{STUDY_FILE} ends before trial {max(known)}, which others know of")
+        raise _lost(plan, f"{plan.study.shown} ends before trial {max(known)}, which others know of")
 
 
 def _lost(plan: Plan, how: str) -> StorageError:
     return StorageError(
-        f"{plan.folder}: {how}; restore the file from a backup, or begin anew: sweep.name=NAME, or remove the folder"
+        f"{plan.folder}: {how}; restore it from a backup, or begin anew: sweep.name=NAME, or remove the folder"
     )

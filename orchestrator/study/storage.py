@@ -1,4 +1,4 @@
-"""Where the study lives: an Optuna journal file by default, or any database URL.
+"""Where the study lives by default: an Optuna journal file. (A database server: :mod:`orchestrator.study.server`.)
 
 The journal file is the default because it is fast (``benchmarks/storage.py``) and needs no server. Its
 one weakness is mended here: after a kill in the middle of a write its last line is half a line, which
@@ -113,9 +113,10 @@ def has_trials(path: Path) -> bool:
     return path.exists() and count_trials(open_journal(path, writable=False)) > 0
 
 
-def count_trials(storage: BaseStorage) -> int:
-    """How many trials it holds, of all its studies."""
-    return sum(storage.get_n_trials(study._study_id) for study in storage.get_all_studies())
+def count_trials(storage: BaseStorage, name: str | None = None) -> int:
+    """How many trials it holds of the study ``name``; None: of all its studies."""
+    studies = [study for study in storage.get_all_studies() if name in (None, study.study_name)]
+    return sum(storage.get_n_trials(study._study_id) for study in studies)
 
 
 def quiet_optuna() -> None:

@@ -17,7 +17,8 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.progress import Progress
 from orchestrator.runners.simulation import CurveFunction, CurveProgram, SimulationRunner
 from orchestrator.stages.ledger import Ledger
-from orchestrator.stages.sweep import LEDGER_FILE, STUDY_FILE, Sweep, make_plan
+from orchestrator.stages.studies import STUDY_FILE
+from orchestrator.stages.sweep import LEDGER_FILE, Sweep, make_plan
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.storage import open_journal, quiet_optuna
 from orchestrator.tracking.memory import NullTracker

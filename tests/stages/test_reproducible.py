@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from orchestrator import simulate
 from orchestrator.errors import InfeasibleTrialError
 from orchestrator.stages.rounds import Rounds, as_begun
-from orchestrator.stages.sweep import LEDGER_FILE, STUDY_FILE, Sweep
+from orchestrator.stages.studies import STUDY_FILE
+from orchestrator.stages.sweep import LEDGER_FILE, Sweep
 from orchestrator.study.records import TrialRecord
 from orchestrator.types import Configuration, Reason, TrialState
 
