@@ -2,6 +2,7 @@
 
     python benchmarks/ensemble.py pipeline     # ensemble, single best and uniform average on test: 4 tasks, 5 seeds
     python benchmarks/ensemble.py speed        # greedy selection: seconds and peak memory
+    python benchmarks/ensemble.py finalists    # is the finalists' winner the best of them on test? 4 tasks, 5 seeds
 
 Each subcommand is a module of ``ensemble_parts/`` with ``add_arguments(parser)`` and ``run(words)``.
 See README.md beside this file.
@@ -13,6 +14,7 @@ from importlib import import_module
 PARTS = {
     "pipeline": "ensemble against single best and uniform average on test, after the whole recipe",
     "speed": "seconds and peak memory of selecting from many candidates",
+    "finalists": "how much the finalists' winner loses, on test, to the best of the finalists",
 }
 """Subcommand (a module of ``ensemble_parts/``) to what it measures."""
 

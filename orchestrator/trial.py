@@ -3,7 +3,9 @@
 It knows the task and PyTorch, and nothing of Ray, Optuna, MLflow or Hydra.
 """
 
+import gc
 import os
+import pickle
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -17,7 +19,9 @@ from orchestrator.config.schema import TaskConfig, TrainerConfig
 from orchestrator.errors import InfeasibleTrialError, StorageError
 from orchestrator.masking import mask_addresses
 from orchestrator.tasks.loading import load_once
-from orchestrator.training.loop import fit
+from orchestrator.training.loop import Loop, fit, restore
+from orchestrator.training.parallel import ALONE, Group
+from orchestrator.training.team import together
 from orchestrator.types import End, EpochResult, Outcome, Reason, TrialSpec
 
 _PACKAGE = f"{Path(__file__).parent}{os.sep}"
@@ -36,21 +40,47 @@ class TrainingProgram:
     task: TaskConfig
     trainer: TrainerConfig
     threads: int
-    """PyTorch threads: the same with every runner, because the sum of floats depends on them."""
+    """PyTorch threads of all ranks: the same with every runner, because the sum of floats depends on them."""
 
     def __call__(self, spec: TrialSpec) -> Iterator[EpochResult]:
         """Yield after each epoch."""
-        use_threads(self.threads)
+        ranks = self.trainer.workers
+        use_threads(max(1, self.threads // ranks))
         try:
-            task, splits = load_once(self.task)
-            yield from fit(task, splits, from_flat(spec.configuration), self.trainer, spec)
+            if ranks == 1:
+                yield from self._fit(spec, ALONE)
+            else:
+                with together(ranks, pickle.dumps(self), spec) as group:
+                    yield from self._fit(spec, group)
         except (RuntimeError, MemoryError) as error:
-            reason = _whose_memory(error)
-            if reason is None:
-                raise
-            # Python's own MemoryError has no text.
-            line = next(iter(str(error).splitlines()), type(error).__name__)
-            raise InfeasibleTrialError(reason, line) from None
+            raise named(error) from None
+
+    def _fit(self, spec: TrialSpec, group: Group) -> Iterator[EpochResult]:
+        task, splits = load_once(self.task)
+        return fit(task, splits, from_flat(spec.configuration), self.trainer, spec, group)
+
+    def follow(self, spec: TrialSpec, group: Group) -> Loop:
+        """The trial on another rank than the first, up to where it begins or goes on."""
+        use_threads(max(1, self.threads // self.trainer.workers))
+        task, splits = load_once(self.task)
+        loop = Loop(task, splits, from_flat(spec.configuration), self.trainer, spec, group)
+        restore(loop)
+        return loop
+
+
+def named(error: Exception) -> Exception:
+    """``error``, or what it means where it says that no memory was left; then the memory is freed."""
+    reason = _whose_memory(error)
+    if reason is None:
+        return error
+    # Python's own MemoryError has no text.
+    line = next(iter(str(error).splitlines()), type(error).__name__)
+    # The frames of the traceback hold what did not fit.
+    traceback.clear_frames(error.__traceback__)
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return InfeasibleTrialError(reason, line)
 
 
 def _whose_memory(error: Exception) -> Reason | None:

@@ -15,11 +15,11 @@ ROOT = Path(__file__).parents[1] / "orchestrator"
 LAYERS = [
     ["types"],
     ["errors"],
-    ["files", "seeds", "importing", "masking", "progress", "stores", "utilisation"],
+    ["files", "seeds", "importing", "masking", "progress", "stores", "utilisation", "start", "process"],
     ["config"],
     ["tracking", "tasks"],
     ["training", "serving"],
-    ["trial", "study", "preflight"],
+    ["trial", "ranks", "study", "preflight"],
     ["runners"],
     ["stages"],
     ["ensemble"],

@@ -44,6 +44,7 @@ from orchestrator.report.logbook import logbook
 from orchestrator.report.page import REPORT_FILE, Report, write_report
 from orchestrator.report.view import read_view, view_of
 from orchestrator.stages.ledger import describe_reads
+from orchestrator.stages.notes import over_seeds
 from orchestrator.stages.preflight import baselines, check_names, compare_with_baselines, run_preflight_stage
 from orchestrator.stages.recipe import StageSequence
 from orchestrator.stages.sweep import Plan, Sweep, make_plan, open_sweep, retrain_command
@@ -280,7 +281,9 @@ def _conclude(sweep: Sweep) -> None:
     changed = [name for name in sweep.space.hyperparameters if best.configuration[name] != sweep.base[name]]
     rows = [["hyperparameter", "default", "best"]]
     rows += [[name, short(sweep.base[name]), short(best.configuration[name])] for name in changed]
-    say(f"best so far: trial {best.number}, {sweep.task.objective} {best.value:.4g} on validation")
+    seeds = over_seeds(sweep.ledger.finished)
+    told = f"; its configuration has {seeds}" if seeds else ""
+    say(f"best so far: trial {best.number}, {sweep.task.objective} {best.value:.4g} on validation{told}")
     if len(rows) > 1:
         say(table(rows))
     if comparison := compare_with_baselines(sweep):

@@ -17,7 +17,7 @@ class RunnerConfig:
     workers: int | None = Field(default=None, ge=1)
     """local, ray: trials at a time; null: as many as fit the CPUs (and on Ray the GPUs, if asked for)."""
     cpus_per_trial: int = Field(default=1, ge=1)
-    """CPU cores, and PyTorch threads, per trial."""
+    """CPU cores, and PyTorch threads, per trial; of all its ranks together (trainer.workers)."""
     gpus_per_trial: float = Field(default=0.0, ge=0.0)
     """GPUs per trial; 0.25 puts four trials on a card."""
     address: str | None = None

@@ -28,6 +28,7 @@ from orchestrator.config.hyperparameters import (
 )
 from orchestrator.config.predict import PredictConfig
 from orchestrator.config.preflight import PreflightConfig
+from orchestrator.config.ranks import check_ranks
 from orchestrator.config.runner import RunnerConfig
 from orchestrator.config.space import RangeConfig, SpaceConfig
 from orchestrator.types import Value
@@ -242,6 +243,9 @@ class TrainerConfig:
     """auto: the GPU if the trial was given one."""
     amp: bool = True
     """Automatic mixed precision on a GPU; without effect on the CPU."""
+    workers: int = Field(default=1, ge=1)
+    """Processes that train one trial together (data parallel): each takes a share of every batch and, of several
+    GPUs, one. The batch size is that of all together."""
     microbatch_size: int = Field(default=0, ge=0)
     """Examples per forward pass; gradients are accumulated to the batch size; 0: the whole batch."""
     eval_batch_size: int = Field(default=1024, ge=1)
@@ -361,6 +365,7 @@ class RunConfig:
             raise ValueError(f"stage={self.stage.name} is unknown; known: {', '.join(known)}")
         if self.deterministic and self.runner.name != "inline" and self.runner.workers is None:
             raise ValueError("deterministic=true needs runner.workers=N: the trials depend on the size of a round")
+        check_ranks(self.trainer.workers, self.runner.cpus_per_trial, self.runner.gpus_per_trial)
         for name in self.stages:
             if name in VERBS or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
                 raise ValueError(f"stages.{name}: a stage is named by letters, digits and . _ -, and is no verb")

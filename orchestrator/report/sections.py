@@ -9,6 +9,7 @@ from orchestrator.report.answers import gain, in_a_minute, next_steps, question,
 from orchestrator.report.html import bullets, code, details, figure, figures, paragraph, table, text
 from orchestrator.report.pictures import Pictures, responses_of
 from orchestrator.report.view import INFEASIBLE, SweepView
+from orchestrator.stages.notes import over_seeds
 from orchestrator.stages.sweep import retrain_command
 from orchestrator.stages.visits import stage_of
 
@@ -57,6 +58,8 @@ def _found(view: SweepView) -> Sequence[tuple[str, str, str]]:
     first = list(dict.fromkeys(named))[:4]
     told = ", ".join(f"{name.rpartition('.')[2]} {short(best.configuration[name])}" for name in first)
     more = f" and {len(changed) - len(first)} more changes" if len(changed) > len(first) else ""
+    seeds = over_seeds(view.finished)
+    more += f"; its configuration has {seeds}" if seeds else ""
     sure, why = sureness(view)
     return [
         (

@@ -8,9 +8,9 @@ from multiprocessing.connection import wait
 
 from orchestrator.config.runner import RunnerConfig
 from orchestrator.errors import OrchestratorError
+from orchestrator.process import WorkerProcess
 from orchestrator.runners.base import Controller
 from orchestrator.runners.limits import Clock
-from orchestrator.runners.process import WorkerProcess
 from orchestrator.types import Decision, End, EpochResult, Outcome, TrialProgram, TrialSpec
 
 LOOK_S = 1.0
@@ -88,7 +88,7 @@ class LocalRunner:
         return None
 
     def _start(self, job: "_Job") -> _Worker:
-        worker = _Worker(WorkerProcess())
+        worker = _Worker(WorkerProcess("orchestrator.runners.worker"))
         worker.load(job.program)
         self._pool.append(worker)
         return worker

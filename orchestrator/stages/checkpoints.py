@@ -1,7 +1,7 @@
 """Which checkpoints a sweep keeps: those of running trials and of the best finished ones, within a cap."""
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from orchestrator.stores import below, make, store_at
@@ -41,12 +41,12 @@ class CheckpointStore:
         """Whether the checkpoint of ``number`` is there."""
         return number in self._sizes
 
-    def ended(self, record: TrialRecord, records: Iterable[TrialRecord], kept: Collection[int] = ()) -> None:
+    def ended(self, record: TrialRecord, records: Sequence[TrialRecord], kept: Collection[int] = ()) -> None:
         """A trial has ended: apply the policy to all. The log says what went and why.
 
         Args:
             record: the trial.
-            records: all of the sweep.
+            records: all of the sweep, in the order of their numbers.
             kept: trials whose checkpoint stays whatever they are worth.
         """
         size = store_at(self.location(record.number)).size(checkpoint.NAME)
@@ -58,8 +58,8 @@ class CheckpointStore:
             return
         if record.parent in self._sizes:
             self._remove(record.parent, f"continued by trial {record.number}")
-        self._thin_stopped(records)
-        best = [other.number for other in ranked(records, self._direction) if other.number in self._sizes]
+        self._thin_stopped([records[number] for number in self._sizes])
+        best = [other.number for other in ranked((records[n] for n in self._sizes), self._direction)]
         for number in best[self._keep :]:
             if number not in kept:
                 self._remove(number, f"not among the best {self._keep}")
@@ -70,7 +70,7 @@ class CheckpointStore:
 
     def _thin_stopped(self, records: Iterable[TrialRecord]) -> None:
         """Of the trials that were stopped and may be continued keep the best."""
-        stopped = [r for r in records if r.state is TrialState.PRUNED and r.number in self._sizes]
+        stopped = [r for r in records if r.state is TrialState.PRUNED]
         costs = {record.number: self._direction.cost(record.value or 0.0) for record in stopped}
         for number in sorted(costs, key=lambda n: (costs[n], n))[self._keep :]:
             self._remove(number, f"not among the best {self._keep} that were stopped")

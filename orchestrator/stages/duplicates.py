@@ -4,7 +4,8 @@ A proposal that equals an earlier training takes over its seed, so that it would
 staged sampler never proposes one twice; samplers of independent trials do, where a space has few values.
 """
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Sequence
 
 from orchestrator.study.records import TrialRecord
 from orchestrator.types import Configuration, Reason, TrialState
@@ -13,15 +14,28 @@ _WOULD_FAIL_AGAIN = (Reason.NON_FINITE, Reason.DIVERGED, Reason.OUT_OF_MEMORY)
 """Failures that are the configuration's; a dead worker or an error in user code may not come again."""
 
 
-def already_tried(records: Iterable[TrialRecord], configuration: Configuration, epochs: int) -> TrialRecord | None:
-    """The trial that has shown what ``configuration`` gives within ``epochs``; None if none has."""
-    for record in records:
-        same = record.repeats is None and record.epochs == epochs and record.configuration == configuration
-        if same and record.state.finished and record.reason is not Reason.TIMEOUT:
-            failed = record.state is TrialState.INFEASIBLE
-            if not failed or record.reason in _WOULD_FAIL_AGAIN:
-                return record
-    return None
+class Tried:
+    """Finds the trials of a configuration without looking at all of them."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[frozenset[object], list[int]] = defaultdict(list)
+        self._known = 0
+
+    def numbers(self, records: Sequence[TrialRecord], configuration: Configuration) -> Sequence[int]:
+        """The trials among ``records`` (all, in the order of their numbers) that have ``configuration``."""
+        for record in records[self._known :]:
+            self._numbers[frozenset(record.configuration.items())].append(record.number)
+        self._known = len(records)
+        return self._numbers.get(frozenset(configuration.items()), ())
+
+
+def shows(record: TrialRecord, epochs: int) -> bool:
+    """Whether the trial has shown what its configuration gives within ``epochs``: it need not be trained again."""
+    if record.repeats is not None or record.epochs != epochs or not record.state.finished:
+        return False
+    if record.reason is Reason.TIMEOUT:
+        return False
+    return record.state is not TrialState.INFEASIBLE or record.reason in _WOULD_FAIL_AGAIN
 
 
 def pointing_to(number: int) -> str:

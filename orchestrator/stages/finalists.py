@@ -79,9 +79,9 @@ class FinalistsStage(StageTurn):
         listed = ", ".join(str(record.number) for record in self.chosen)
         done = len(self.own) - len(self._resumable)
         again = f", {done} trainings done, {len(self._resumable)} to resume" if self.own else ""
-        count = len(self.seeds)
+        count, plural = len(self.seeds), "s of trials" if len(self.chosen) > 1 else " of trial"
         sweep.progress.say(
-            f"[{key}] {self._settings.asks} the configurations of trials {listed}, each with {count} fresh "
+            f"[{key}] {self._settings.asks} the configuration{plural} {listed}, each with {count} fresh "
             f"seed{'s' if count > 1 else ''} and {self.budget} epochs, up to {self._bound} while they improve{again}"
         )
 

@@ -210,6 +210,15 @@ def with_spread(mean: float | None, spread: float | None) -> str:
     return f"{mean:.4g}" + (f" ± {spread:.2g}" if spread is not None else "")
 
 
+def over_seeds(finished: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the winner's configuration is worth over the finalists' fresh seeds; empty where there are none.
+
+    The winner itself is the best of these: its own value is a lucky one.
+    """
+    won = [entry for entry in finished.values() if entry.get("winner") is not None]
+    return f"{with_spread(won[-1]['mean'], won[-1]['spread'])} over {len(won[-1]['seeds'])} seeds" if won else ""
+
+
 def _preflight_note(entry: Mapping[str, Any]) -> str:
     rows: list[tuple[object, ...]] = [("severity", "check", "found")]
     rows += [(f["severity"], f["check"], f["statistic"]) for f in entry["findings"]]
@@ -242,6 +251,7 @@ def sweep_note(facts: Facts) -> str:
     own = link(trial_key(best.number), f"trial {best.number}")
     noises = [e for e in facts.finished.values() if e.get("noise") is not None]
     noise = f", seed noise {noises[-1]['noise']:.2g}" if noises else ""
+    noise = f", {over_seeds(facts.finished)}" if over_seeds(facts.finished) else noise
     parts = [
         f"**{facts.objective} {best.value:.4g}** on validation by {own}{noise}. Look at next:\n"
         "- everything in one page: Artifacts, `report/report.html`\n"

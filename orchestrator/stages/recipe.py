@@ -18,7 +18,6 @@ from orchestrator.stages.standing import describe as describe_standing
 from orchestrator.stages.sweep import Sweep
 from orchestrator.stages.verdict import describe, judge
 from orchestrator.stages.visits import Visit, make_visits, varied
-from orchestrator.study.records import searched
 from orchestrator.types import Decision, EpochResult, Outcome, Reason, TrialSpec
 from orchestrator.utilisation import Use, Utilisation, added, shares
 
@@ -58,7 +57,7 @@ class StageSequence:
         self._visits = make_visits(sweep.config, asking)
         self._visits += [Visit(name) for name in names if kinds[name] == "finalists"]
         self._several = len(self._visits) > 1
-        self._began, self._epochs_before = time.monotonic(), _paid(sweep)
+        self._began, self._epochs_before = time.monotonic(), sweep.study.epochs_paid
         sweep.progress.whole = self._progress
         # Oldest first; only the last begins trials, those before it wait for theirs to end.
         self._active: list[SearchStage | FinalistsStage] = []
@@ -129,7 +128,7 @@ class StageSequence:
 
     def _whole(self) -> str:
         total = self._active[-1].visit.ceiling if self._active else None
-        spent = _paid(self._sweep)
+        spent = self._sweep.study.epochs_paid
         if not total:
             return f"{len(self._visits)} visits to come"
         share, own = min(spent / total, 1.0), spent - self._epochs_before
@@ -181,11 +180,6 @@ class StageSequence:
         sweep.write_winner()
         sweep.progress.say(said)
         self._active.remove(stage)
-
-
-def _paid(sweep: Sweep) -> int:
-    """What the search has cost."""
-    return sum(record.epochs_paid for record in searched(sweep.study.records))
 
 
 def skip_stage(sweep: Sweep, name: str) -> None:

@@ -2,13 +2,13 @@
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from orchestrator.progress import duration
 from orchestrator.seeds import derive_seed, shared_seed
 from orchestrator.stages.beginning import best_before, earlier_trials, make_policy, windows
-from orchestrator.stages.duplicates import already_tried, pointing_to
+from orchestrator.stages.duplicates import Tried, pointing_to, shows
 from orchestrator.stages.rounds import Rounds
 from orchestrator.stages.sweep import Sweep
 from orchestrator.stages.turn import StageTurn
@@ -56,6 +56,7 @@ class SearchStage(StageTurn):
         self.policy = make_policy(sweep, visit, pruner, in_rounds=bool(self._rounds))
         others = any(record.stage != visit.key for record in sweep.study.records)
         self._starts = list(sweep.starts) if plain and not others else []
+        self._tried = Tried()
         for record in self.records:
             self.policy.observe(self._rounds.view(record))
         self._begin()
@@ -93,19 +94,36 @@ class SearchStage(StageTurn):
         """Epochs paid by the visit's trials so far."""
         return self._spent_ended + _epochs(self.sweep.study[number] for number in self._unfinished)
 
-    def _charged(self, known: Sequence[TrialRecord]) -> int:
+    def _known(self, numbers: Iterable[int]) -> list[TrialRecord]:
+        """Those of ``numbers`` as decisions may know them."""
+        return [self._rounds.view(self.sweep.study[number]) for number in numbers]
+
+    def _paid(self) -> int:
+        """Epochs that the visit's trials are known to have cost."""
+        # In rounds the cost of some trials is not known yet; else it is kept, as the trials are many.
+        return _epochs(self._known(self.own)) if self._rounds else self.spent
+
+    def _open(self) -> list[TrialRecord]:
+        """Its trials that are not known to have ended."""
+        if not self._rounds:
+            return self._known(self._unfinished)
+        return [record for record in self._known(self.own) if not record.state.finished]
+
+    def _charged(self) -> int:
         """Epochs that count against the visit's own share of a pass: not its opening, and not those up to the
         sweep's first finished trial, which every later stage starts from."""
+        paid = self._paid()
         if self.visit.alone or self.visit.up_to is not None:
-            return _epochs(known)
+            return paid
         after = self.policy.opening
         if self.previous is None:
-            first = next((index for index, record in enumerate(known) if record.feasible), len(known))
+            views = (self._rounds.view(self.sweep.study[number]) for number in self.own)
+            first = next((index for index, record in enumerate(views) if record.feasible), len(self.own))
             after = max(after, first + 1)
-            if _epochs(known) > (self.visit.epochs or 0) + 2 * self._epochs:
+            if paid > (self.visit.epochs or 0) + 2 * self._epochs:
                 # Nothing gets to its end: the visit does.
-                return _epochs(known)
-        return _epochs(known[after:])
+                return paid
+        return paid - _epochs(self._known(self.own[:after]))
 
     def _left(self, besides: TrialRecord | None = None) -> int | None:
         """Epochs that may still be begun; None: any number.
@@ -116,22 +134,24 @@ class SearchStage(StageTurn):
         visit = self.visit
         if visit.n_trials is not None:
             return None
-        known = [self._rounds.view(record) for record in self.records]
         if not visit.alone and visit.up_to is None:
             # A trial that runs goes on for as long as it is the best use of its worker, whatever its visit has spent.
-            begun = 0 if besides else self._charged(known) + sum(self._committed(r) for r in known)
+            begun = 0 if besides else self._charged() + sum(self._committed(record) for record in self._open())
             return self._below_ceiling(besides) if begun < (visit.epochs or 0) else 0
         total = visit.epochs if visit.up_to is None else visit.up_to - self._spent_before
         assert total is not None
-        return total - _epochs(known) - self._reserved() - sum(self._committed(r) for r in known if r is not besides)
+        begun = sum(self._committed(record) for record in self._open() if record is not besides)
+        return total - self._paid() - self._reserved() - begun
 
     def _below_ceiling(self, besides: TrialRecord | None) -> int | None:
         """What all visits together may still begin."""
         if self.visit.ceiling is None:
             return None
-        known = [self._rounds.view(record) for record in searched(self.sweep.study.records)]
+        study = self.sweep.study
+        numbers: Iterable[int] = range(len(study)) if self._rounds else study.running
+        known = searched(self._known(numbers))
         begun = sum(self._committed(record) for record in known if record is not besides)
-        return self.visit.ceiling - _epochs(known) - begun
+        return self.visit.ceiling - (_epochs(known) if self._rounds else study.epochs_paid) - begun
 
     def _committed(self, record: TrialRecord) -> int:
         """Epochs that a running trial may train before it is asked to stop."""
@@ -168,7 +188,7 @@ class SearchStage(StageTurn):
                 return None
             proposal = Proposal(repeated.configuration)
         parent = None if proposal.parent is None else study[proposal.parent]
-        known = None if parent is not None or repeated is not None else self._tried(proposal.configuration)
+        known = None if parent is not None or repeated is not None else self._repeated_of(proposal.configuration)
         parent = parent or known
         record = study.start(
             proposal.configuration,
@@ -200,13 +220,17 @@ class SearchStage(StageTurn):
             return shared_seed(seed, self._repeated)
         return derive_seed(seed, "trial", len(self.sweep.study))
 
-    def _tried(self, configuration: Configuration) -> TrialRecord | None:
-        known = [self._rounds.view(record) for record in self.sweep.study.records]
-        return already_tried(known, configuration, self._epochs)
+    def _repeated_of(self, configuration: Configuration) -> TrialRecord | None:
+        """The trial that has shown what ``configuration`` gives; None if none has."""
+        study = self.sweep.study
+        numbers = self._tried.numbers(study.records, configuration)
+        known = (self._rounds.view(study[number]) for number in numbers)
+        return next((record for record in known if shows(record, self._epochs)), None)
 
     def _proposal(self) -> Proposal | None:
         """What to begin now; None: nothing, or nothing before this round has ended."""
-        found = self._proposed() if self._rounds.takes_more(self.records) else None
+        takes_more = not self._rounds or self._rounds.takes_more(self.records)
+        found = self._proposed() if takes_more else None
         if found is None and self._rounds:
             self._rounds.close()
             if not self._begun and (ended := self._rounds.under_way(self.records)):
@@ -245,13 +269,19 @@ class SearchStage(StageTurn):
             return False
         if not self._rounds and record.epochs_run in self._rungs:
             self.policy.observe(record)
-        known = not self._rounds or isinstance(self.policy, FreezeThaw)  # in rounds it only counts them
-        mates = (r for r in self.records if known or r.round < record.round or r is record)
-        stops = not self.policy.goes_on(record, mates, self._left(record))
+        stops = not self.policy.goes_on(record, self._mates(record), self._left(record))
         if stops and self._may_audit(record) and (self._left() or 0) >= 0:
             self.sweep.study.audit(record.number, record.epochs_run)
             return False
         return stops
+
+    def _mates(self, record: TrialRecord) -> Iterator[TrialRecord]:
+        """What a trial is compared with. Most policies look at it at rungs only."""
+        known = not self._rounds or isinstance(self.policy, FreezeThaw)  # in rounds it only counts them
+        for number in self.own:
+            other = self.sweep.study[number]
+            if known or other.round < record.round or other is record:
+                yield other
 
     def _may_audit(self, record: TrialRecord) -> bool:
         """Whether it is let through to its end, were it due to be stopped, to learn what stopping costs."""
@@ -271,7 +301,7 @@ class SearchStage(StageTurn):
         text = f"{super()._status()}, {self.spent} epochs"
         total = self.visit.epochs if self.visit.up_to is None else self.visit.up_to - self._spent_before
         done = sum(record.state.finished for record in self.records)
-        share = self._charged(self.records) / total if total else done / (self.visit.n_trials or math.inf)
+        share = self._charged() / total if total else done / (self.visit.n_trials or math.inf)
         best = self.incumbent
         if best is not None:
             text += f", best {self.sweep.task.objective} {best.value:.4g} (trial {best.number})"

@@ -25,6 +25,8 @@ class Finalist:
     search_value: float
     values: Sequence[float | None]
     """With each fresh seed; None where it was not trained to its end."""
+    trials: Sequence[int | None]
+    """The trainings with these seeds; None where there is none."""
     epochs: Sequence[int]
     """How long each of these trainings was; 0 where there is none."""
     mean: float | None
@@ -147,6 +149,7 @@ def _row(stage: FinalistsStage, finalist: TrialRecord, through: int) -> Finalist
         trial=finalist.number,
         search_value=finalist.value,
         values=[record.value if record is not None and record.feasible else None for record in cells],
+        trials=[record.number if record is not None else None for record in cells],
         epochs=[record.epochs_run if record is not None else 0 for record in cells],
         mean=statistics.mean(values) if values else None,
         spread=statistics.stdev(values) if len(values) > 1 else None,

@@ -96,6 +96,11 @@ def make_plan(config: RunConfig) -> Plan:
         raise ConfigError(
             f"data.augmentation={config.data.augmentation}: {type(task).__name__} has no augment method"
         )
+    if config.trainer.workers > 1 and task.mixes_batch:
+        raise ConfigError(
+            f"trainer.workers={config.trainer.workers}: {type(task).__name__} says mixes_batch, and a batch that is "
+            "divided mixes fewer examples; give trainer.workers=1"
+        )
     _check_stage_names(config, base)
     used = {name for stage in config.stages.values() for name in (*stage.varies, *stage.retunes)}
     space = build_space(_effective(config, task), base, used)

@@ -11,7 +11,7 @@ Asynchronous successive halving: Li et al. 2020 (arXiv 1810.05934); Hyperband's 
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -80,6 +80,8 @@ class HalvingPruner:
     startup_trials: int
     patience: int = 0
     """At how many rungs in a row a trial may miss the cut before it is stopped there."""
+    _seen: dict[int, dict[int, tuple[TrialRecord, float]]] = field(default_factory=dict, compare=False, repr=False)
+    """Rung to the ended trials and their costs there: those never change, and are many."""
 
     def stops(self, record: TrialRecord, stage: Iterable[TrialRecord]) -> bool:
         """See :class:`Pruner`."""
@@ -91,7 +93,15 @@ class HalvingPruner:
 
     def _misses(self, epoch: int, record: TrialRecord, mates: Sequence[TrialRecord]) -> bool:
         """Whether ``record`` was not among the best 1/factor at this rung."""
-        costs = costs_at(epoch, mates, self.direction)
+        seen, costs = self._seen.setdefault(epoch, {}), {}
+        for mate in mates:
+            known = seen.get(mate.number)
+            cost = known[1] if known and known[0] is mate else cost_at(epoch, mate, self.direction)
+            if cost is None:
+                continue
+            costs[mate.number] = cost
+            if mate.state.finished:
+                seen[mate.number] = mate, cost
         if len(costs) < self.startup_trials or record.number not in costs:
             return False
         survivors = max(1, len(costs) // self.reduction_factor)

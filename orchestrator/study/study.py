@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from orchestrator.errors import ConfigError
-from orchestrator.study.records import TrialRecord
+from orchestrator.study.records import TrialRecord, searched
 from orchestrator.study.space import SearchSpace
 from orchestrator.types import Configuration, Direction, Reason, TrialState, Value
 
@@ -37,6 +37,10 @@ class SweepStudy:
         self._records = [_record(trial) for trial in self._study.get_trials(deepcopy=False)]
         # The storage's own ids, by trial number.
         self._ids = [trial._trial_id for trial in self._study.get_trials(deepcopy=False)]
+        self.epochs_paid = sum(record.epochs_paid for record in searched(self._records))
+        """What the trials of the search have cost so far."""
+        self.running = {record.number: None for record in self._records if not record.state.finished}
+        """Numbers of the trials that have not ended, in their order."""
 
     @property
     def records(self) -> tuple[TrialRecord, ...]:
@@ -103,6 +107,7 @@ class SweepStudy:
         stored = self._study.get_trials(deepcopy=False)[len(self._records)]
         self._records.append(_record(stored))
         self._ids.append(stored._trial_id)
+        self.running[len(self._records) - 1] = None
         return self._records[-1]
 
     def report(self, number: int, epoch: int, value: float) -> bool:
@@ -173,8 +178,12 @@ class SweepStudy:
         return max(values, key=self.direction.cost, default=0.0)
 
     def _replace(self, record: TrialRecord, **changes: Any) -> TrialRecord:
-        self._records[record.number] = replace(record, **changes)
-        return self._records[record.number]
+        new = replace(record, **changes)
+        self.epochs_paid += 0 if new.finalist else new.epochs_paid - record.epochs_paid
+        if new.state.finished:
+            self.running.pop(record.number, None)
+        self._records[record.number] = new
+        return new
 
 
 def _record(trial: FrozenTrial) -> TrialRecord:

@@ -27,6 +27,7 @@ from orchestrator.tasks.base import Splits, Task
 from orchestrator.training import checkpoint
 from orchestrator.training.data import Batch, in_sequence, load, size, steps_per_epoch, training_order
 from orchestrator.training.optimizers import make_optimizer
+from orchestrator.training.parallel import ALONE, Group
 from orchestrator.training.schedules import multiplier
 from orchestrator.training.scores import as_scores
 from orchestrator.training.tail import Tail
@@ -41,27 +42,35 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def pick_device(config: TrainerConfig) -> torch.device:
-    """The device of a trial: with ``auto``, the first visible GPU if there is one."""
-    if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(config.device)
+def pick_device(config: TrainerConfig, rank: int = 0) -> torch.device:
+    """The device of a trial: with ``auto``, the first visible GPU if there is one. Each rank takes one of its own."""
+    kind = config.device
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(kind, rank) if kind == "cuda" and config.workers > 1 else torch.device(kind)
 
 
 class Loop:
     """A model in training, with everything that belongs to it."""
 
     def __init__(
-        self, task: Task, splits: Splits, hyperparameters: Hyperparameters, config: TrainerConfig, spec: TrialSpec
+        self,
+        task: Task,
+        splits: Splits,
+        hyperparameters: Hyperparameters,
+        config: TrainerConfig,
+        spec: TrialSpec,
+        group: Group = ALONE,
     ) -> None:
         self.task = task
+        self.group = group
         self.splits = splits
         self.hp = hyperparameters
         self.config = config
         self.spec = spec
-        self.device = pick_device(config)
+        self.device = pick_device(config, group.rank)
         seed_everything(derive_seed(spec.seed, "init"))
-        self.model = task.model(**hyperparameters.model).to(self.device)
+        self.model = group.adapt(task.model(**hyperparameters.model).to(self.device))
         self.optimizer = make_optimizer(hyperparameters.optimizer, self.model)
         self.average = self._averaged_model()
         self.tail = Tail(spec.epochs, config.swa_share)
@@ -90,11 +99,12 @@ class Loop:
             InfeasibleTrialError: the training loss or a validation score is not finite, or the training diverged.
         """
         started = time.perf_counter()
-        seed_everything(derive_seed(self.spec.seed, "epoch", self.epoch))
+        self.group.begin_epoch()
         train = self._train()
         self.epoch += 1
         self.tail.add(self.model, self.epoch)
         scores = self.evaluate()
+        self.group.end_epoch()
         value = scores[self.task.objective]
         if self.task.direction.better(value, self.best["value"]):
             weights = {name: tensor.detach().cpu().clone() for name, tensor in self._evaluated().state_dict().items()}
@@ -106,20 +116,29 @@ class Loop:
         self.last = EpochResult(epoch=self.epoch, value=value, metrics=metrics)
         return self.last
 
+    def follow(self) -> None:
+        """The part of another rank than the first in :meth:`run_epoch`."""
+        self._train()
+        self.epoch += 1
+        self._predictions()
+
     def _train(self) -> dict[str, float]:
         """One pass over the training split; returns what was seen on the way."""
+        ranks = () if self.group.rank == 0 else (self.group.rank,)
+        seed_everything(derive_seed(self.spec.seed, "epoch", self.epoch, *ranks))
         self.model.train()
         order = training_order(size(self.splits.train), self.hp.data.batch_size, self.spec.seed, self.epoch)
         total_loss, total_norm, seen, clipped = 0.0, 0.0, 0, 0
         limit = self.hp.optimizer.clip_norm
-        for batch in load(self.splits.train, order, self.config.data_workers):
+        shares = [self.group.share(indices) for indices in order]
+        for indices, batch in zip(order, load(self.splits.train, shares, self.config.data_workers), strict=True):
             rate = self._set_learning_rate()
-            loss = self._backward(self._to_device(batch))
+            loss = self._backward(self._to_device(batch), len(indices))
             norm = self._update()
             total_norm += norm
             clipped += 0 < limit < norm
-            total_loss += loss * len(batch[0])
-            seen += len(batch[0])
+            total_loss += loss * len(indices)
+            seen += len(indices)
             self.step += 1
             self.watch.step(loss, self.model)
         figures = {"loss": total_loss / seen, "grad_norm": total_norm / len(order), "lr": rate}
@@ -131,27 +150,36 @@ class Loop:
             group["lr"] = rate
         return rate
 
-    def _backward(self, batch: Batch) -> float:
-        """Accumulate the gradient of the batch's mean loss; returns that loss."""
+    def _backward(self, batch: Batch, examples: int) -> float:
+        """Accumulate the gradient of the mean loss of the batch of ``examples``, of which ``batch`` is this rank's
+        share; returns that loss."""
         inputs, targets = batch
         if self.hp.data.augmentation > 0:
             inputs, targets = self.task.augment(inputs, targets, self.hp.data.augmentation)
-        part = self.config.microbatch_size or len(inputs)
+        group, alone = self.group, self.group.size == 1
+        parts = group.passes(len(inputs), examples, self.config.microbatch_size or examples)
         self.optimizer.zero_grad()
         total = 0.0
-        for some_inputs, some_targets in zip(torch.split(inputs, part), torch.split(targets, part), strict=True):
+        for some_inputs, some_targets in zip(torch.split(inputs, parts), torch.split(targets, parts), strict=True):
             with self._autocast():
                 outputs = self.model(some_inputs)
                 loss = self.task.loss(outputs, some_targets, self.hp.loss.label_smoothing)
             value = loss.item()
-            if not math.isfinite(value):
-                raise InfeasibleTrialError(
-                    Reason.NON_FINITE, f"training loss {value} in epoch {self.epoch + 1}, step {self.step}"
-                )
-            share = len(some_inputs) / len(inputs)
+            if alone:
+                self._refuse_non_finite(value)
+            share = len(some_inputs) / len(inputs) * group.weight(examples)
             torch.autograd.backward(self.scaler.scale(loss * share))
             total += value * share
+        total = group.reduce([p for p in self.model.parameters() if p.requires_grad], total)
+        # All ranks know the same here, and end together.
+        self._refuse_non_finite(total)
         return total
+
+    def _refuse_non_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise InfeasibleTrialError(
+                Reason.NON_FINITE, f"training loss {loss} in epoch {self.epoch + 1}, step {self.step}"
+            )
 
     def _update(self) -> float:
         """Clip, step, average; returns the gradient's norm before clipping."""
@@ -175,13 +203,23 @@ class Loop:
         """
         model = self._evaluated()
         with self.watch.units(model, self.epoch):
-            predictions, targets = predict(self.task, model, self.splits.validation, self.config, self._autocast)
+            predictions, targets = self._predictions()
         self.watch.evaluated(predictions, targets)
         scores = as_scores(self.task, self.task.score(predictions, targets))
         for name, value in scores.items():
             if not math.isfinite(value):
                 raise InfeasibleTrialError(Reason.NON_FINITE, f"validation {name} {value} after epoch {self.epoch}")
         return scores
+
+    def _predictions(self) -> tuple[Tensor, Tensor]:
+        """Predictions and targets of the whole validation split: each rank predicts a part of it."""
+        model, group = self._evaluated(), self.group
+        if group.size > size(self.splits.validation) and group.rank >= size(self.splits.validation):
+            return group.gather(None)
+        own = predict(
+            self.task, model, self.splits.validation, self.config, self._autocast, part=(group.rank, group.size)
+        )
+        return group.gather(own)
 
     def state(self) -> dict[str, Any]:
         """Everything that the next epoch depends on, as tensors and plain values."""
@@ -240,9 +278,15 @@ def predict(
     dataset: Any,
     config: TrainerConfig,
     autocast: Any = nullcontext,
+    *,
+    part: tuple[int, int] = (0, 1),
 ) -> tuple[Tensor, Tensor]:
-    """The task's predictions and the targets of every example of ``dataset``, on the CPU."""
-    found = list(predict_batches(task, model, dataset, config, autocast))
+    """The task's predictions and the targets of every example of ``dataset``, on the CPU.
+
+    Args:
+        part: which stretch of it, counted from 0, of how many.
+    """
+    found = list(predict_batches(task, model, dataset, config, autocast, part=part))
     return torch.cat([predictions for predictions, _ in found]), torch.cat([targets for _, targets in found])
 
 
@@ -252,11 +296,13 @@ def predict_batches(
     dataset: Any,
     config: TrainerConfig,
     autocast: Any = nullcontext,
+    *,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """The same batch by batch, in the data set's order."""
     model.eval()
     device = next(model.parameters()).device
-    for inputs, targets in in_sequence(dataset, config.eval_batch_size, config.data_workers):
+    for inputs, targets in in_sequence(dataset, config.eval_batch_size, config.data_workers, *part):
         with torch.inference_mode():
             with autocast():
                 outputs = model(inputs.to(device, non_blocking=True))
@@ -264,26 +310,36 @@ def predict_batches(
         yield predictions, targets.cpu()
 
 
+def restore(loop: Loop) -> None:
+    """Continue the trial's own checkpoint, or else that of the trial that it continues, where there is one."""
+    spec = loop.spec
+    source = spec.directory if checkpoint.exists(spec.directory) else spec.resume_from
+    if spec.keep and source is not None and checkpoint.exists(source):
+        loop.restore(checkpoint.load(source))
+
+
 def fit(
-    task: Task, splits: Splits, hyperparameters: Hyperparameters, config: TrainerConfig, spec: TrialSpec
+    task: Task,
+    splits: Splits,
+    hyperparameters: Hyperparameters,
+    config: TrainerConfig,
+    spec: TrialSpec,
+    group: Group = ALONE,
 ) -> Iterator[EpochResult]:
     """Train one trial, yielding after each epoch; continues from the checkpoint in ``spec.directory``, or, where
     there is none, in ``spec.resume_from``.
 
     The loop state is written every ``checkpoint_epochs``, at ``spec.save_at``, at the end, and when the
     iterator is closed early. A resumed trial first yields the checkpoint's own epoch again: the driver
-    may have been killed after the checkpoint and before the report.
+    may have been killed after the checkpoint and before the report. Of several ranks this is the first one's part.
 
     Raises:
         StorageError: ``spec.directory`` is not where the driver has made room for it, or cannot be read or written.
     """
-    loop = Loop(task, splits, hyperparameters, config, spec)
-    folder = spec.directory
     if spec.keep:
-        check_shared(folder)
-    source = folder if checkpoint.exists(folder) else spec.resume_from
-    if spec.keep and source is not None and checkpoint.exists(source):
-        loop.restore(checkpoint.load(source))
+        check_shared(spec.directory)
+    loop = Loop(task, splits, hyperparameters, config, spec, group)
+    restore(loop)
     saved = loop.epoch
     if loop.last is not None:
         yield loop.last
@@ -292,10 +348,10 @@ def fit(
             result = loop.run_epoch()
             due = loop.epoch % config.checkpoint_epochs == 0 or loop.epoch in spec.save_at
             if spec.keep and (due or loop.finished):
-                checkpoint.save(folder, loop.state())
+                checkpoint.save(spec.directory, loop.state())
                 saved = loop.epoch
             yield result
     except GeneratorExit:
         if spec.keep and saved < loop.epoch:
-            checkpoint.save(folder, loop.state())
+            checkpoint.save(spec.directory, loop.state())
         raise

@@ -164,7 +164,11 @@ def test_the_finalists_winner_is_the_sweeps_best_everywhere_and_is_trained_again
     output = capsys.readouterr().out
     entry = ledger()["stages"]["finalists"]
     best = entry["best_trial"]
-    assert f"best so far: trial {best}, loss {entry['best_value']:.4g}" in output
+    value = f"{entry['mean']:.4g} ± {entry['spread']:.2g} over 2 seeds"
+    assert (
+        f"best so far: trial {best}, loss {entry['best_value']:.4g} on validation; its configuration has {value}"
+        in output
+    )
     assert json.loads(Path("sweeps", NAME, "predictions.json").read_text())["trial"] == best
     assert ledger()["stages"]["ensemble"]["single"] == best
     page = Path("sweeps", NAME, "report.html").read_text()

@@ -18,6 +18,7 @@ from orchestrator.app.main import main
 from orchestrator.config.compose import from_plain, to_plain, to_run_config, to_yaml
 from orchestrator.config.entry import multirun_name, register_options, run_command, use_words
 from orchestrator.config.hyperparameters import from_flat
+from orchestrator.config.ranks import check_ranks
 from orchestrator.config.schema import RunConfig
 
 ROOT = Path(__file__).parents[2]
@@ -303,3 +304,12 @@ def command(folder: Path, *words: str) -> str:
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
+
+
+def test_ranks_need_a_core_each_and_a_gpu_each_or_none() -> None:
+    check_ranks(1, 1, 0.25)
+    check_ranks(2, 3, 2.0)
+    with pytest.raises(ValueError, match=r"trainer.workers=2 .* runner.cpus_per_trial=1: give at least 2"):
+        check_ranks(2, 1, 0.0)
+    with pytest.raises(ValueError, match=r"runner.gpus_per_trial=0.5: give 2, one GPU each"):
+        check_ranks(2, 2, 0.5)

@@ -68,7 +68,7 @@ def kill_after(folder: Path, trials: int, number: signal.Signals, *words: str) -
     """Send the signal when ``trials`` trials have reported; exit code and output. Nothing may be left behind."""
     process = reach(folder, trials, *words)
     belongings = Belongings.of(process.pid)
-    assert any("orchestrator/runners/start.py" in w or w.startswith("ray::") for w in belongings.processes.values())
+    assert any("orchestrator/start.py" in w or w.startswith("ray::") for w in belongings.processes.values())
     if number is signal.SIGINT:
         os.killpg(process.pid, number)
     else:

@@ -37,7 +37,7 @@ def workers(driver: int) -> list[psutil.Process]:
 
 
 def _is_worker(line: str) -> bool:
-    return "orchestrator/runners/start.py" in line or line.startswith("ray::TrialWorker")
+    return "orchestrator/start.py" in line or line.startswith("ray::TrialWorker")
 
 
 @dataclass(frozen=True)

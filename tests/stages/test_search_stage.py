@@ -165,6 +165,9 @@ def test_passes_with_one_worker_spend_about_the_whole_budget() -> None:
     )
     # A visit of a pass may end with a trial that costs more than its share.
     assert total * 0.85 <= spent(found) <= total * 1.1
+    # And leaves the repeats at the end theirs.
+    best = found.ledger.finished[list(found.ledger.finished)[-1]]["best_trial"]
+    assert [trial.repeats for trial in found.trials[-2:]] == [best, best]
 
 
 FEW = ("stage=lr", "sampler=random", "pruner=none", "n_trials=8", "space.optimizer.lr.type=choice",

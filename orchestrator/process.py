@@ -1,4 +1,4 @@
-"""A worker process of the local runner, as the driver sees it, and what its death means."""
+"""A worker process, as the one that started it sees it, and what its death means."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
-from orchestrator.runners import start
+from orchestrator import start
 from orchestrator.types import End, Outcome, Reason
 
 OOM_COUNTERS = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"))
@@ -21,19 +21,26 @@ CLOSE_S = 5.0
 
 
 class WorkerProcess:
-    """A process that runs :mod:`orchestrator.runners.start`, in a process group of its own."""
+    """A process that runs :mod:`orchestrator.start`.
 
-    def __init__(self) -> None:
+    Args:
+        module: its ``serve`` works for us.
+        own_group: whether it and what it starts are a process group of their own, which ends with it; else they end
+            with ours.
+    """
+
+    def __init__(self, module: str, *, own_group: bool = True) -> None:
         self.connection, theirs = Pipe(duplex=True)
         # Not by multiprocessing, which imports the command's own main module in every process: seconds.
-        words = [str(theirs.fileno()), str(os.getpid()), json.dumps(sys.path)]
+        words = [module, str(theirs.fileno()), str(os.getpid()), json.dumps(sys.path)]
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", start.__file__, *words],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                process_group=0,
+                process_group=0 if own_group else None,
             )
+        self._own_group = own_group
         self._killed_before = killed_for_memory()
 
     @property
@@ -49,7 +56,10 @@ class WorkerProcess:
     def kill(self) -> None:
         """End it and all it started, at once."""
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+            if self._own_group:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            else:
+                self._process.kill()
         self._process.wait()
         self.connection.close()
 

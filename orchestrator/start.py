@@ -1,10 +1,11 @@
-"""The script that a worker process of the local runner begins with, run by its path.
+"""The script that a worker process begins with, run by its path.
 
 It ties the process to its driver before it imports anything large: that takes seconds, in which the driver may be
 killed.
 """
 
 import ctypes
+import importlib
 import json
 import os
 import signal
@@ -14,8 +15,8 @@ PR_SET_PDEATHSIG = 1
 """Linux, ``prctl(2)``: the signal that this process gets when its parent ends."""
 
 
-def main(descriptor: int, driver: int, path: list[str]) -> None:
-    """Work for the process ``driver`` at the other end of ``descriptor``, with its ``sys.path``."""
+def main(module: str, descriptor: int, driver: int, path: list[str]) -> None:
+    """Work for the process ``driver`` at the other end of ``descriptor``, with its ``sys.path``: ``module.serve``."""
     # Ctrl-C in a terminal reaches every process there; what it means for a trial is the driver's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # However the driver ends, and in the middle of an epoch. Elsewhere than on Linux a worker ends with its epoch,
@@ -25,10 +26,8 @@ def main(descriptor: int, driver: int, path: list[str]) -> None:
     if os.getppid() != driver:
         os._exit(0)
     sys.path[:] = path
-    from orchestrator.runners.worker import serve
-
-    serve(descriptor)
+    importlib.import_module(module).serve(descriptor)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4]))

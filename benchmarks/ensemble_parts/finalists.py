@@ -1,0 +1,177 @@
+"""Regret of selection: how much the finalists' winner loses, on test, to the best of the finalists.
+
+Each run is a short search and its finalists on one shipped task, none of them dropped early, so that every finalist
+has the same seeds. All trainings are then scored on test (the objective). The winner's regret is its mean there less
+the best mean of a finalist. One standard error is that of a mean over the seeds: the seeds' standard deviation on
+test, pooled over the finalists of the run, over the root of their number. Beside it: who would be chosen by the value
+that the search had, and how often a race drops the best on test.
+Results are appended as they end; what is there is not run again.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+TASKS = ("digits_mlp", "digits_cnn", "breast_cancer", "diabetes")
+BUDGET = (
+    "recipe.order=[start,lr,width,joint,finalists]",
+    "recipe.budget={high: 1.5, medium: 1.0, low: 0.7}",
+    "stages.joint.budget=3",
+    "trainer.epochs=12",
+    "finalists.race=0",
+    "trainer.keep_checkpoints=100",
+)
+"""About 6 full trainings of 12 epochs, then the finalists by their defaults."""
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "ensemble-finalists.jsonl"
+RACE = 0.05
+Row = Mapping[str, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--set", nargs="*", default=[], help="overrides for every command")
+    parser.add_argument("--timeout-s", type=float, default=1800.0, help="seconds after which a run is given up")
+
+
+def one(task: str, seed: int, words: argparse.Namespace) -> Row:
+    """One search with its finalists: costs (less is better) by finalist and seed, on validation and on test."""
+    settings = [f"task={task}", f"task.args.split_seed={seed}", f"seed={seed}", "runner=inline", "tracking=none"]
+    settings += [*BUDGET, *words.set]
+    with tempfile.TemporaryDirectory() as folder:
+        settings += [f"sweep.dir={folder}", "sweep.name=run"]
+        started = time.perf_counter()
+        command = [sys.executable, str(ROOT / "run.py"), "stage=all", *settings]
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=words.timeout_s, check=False
+        )
+        if done.returncode:
+            sys.exit(f"{task} seed {seed} ended with {done.returncode}: {done.stderr.strip()}")
+        seconds = time.perf_counter() - started
+        entry = json.loads((Path(folder) / "run" / "ledger.json").read_text())["stages"]["finalists"]
+        whole = [item for item in entry["finalists"] if None not in item["values"]]
+        test = scores(settings, Path(folder) / "run" / "trials", [item["trials"] for item in whole])
+    sign = test["sign"]
+    return {
+        "task": task,
+        "seed": seed,
+        "seconds": seconds,
+        "epochs": entry["epochs"],
+        "winner": entry["winner"],
+        "finalists": [item["trial"] for item in whole],
+        "search": [sign * item["search_value"] for item in whole],
+        "as_long": [None if item["as_long"] is None else sign * item["as_long"] for item in whole],
+        "validation": [[sign * value for value in item["values"]] for item in whole],
+        "test": test["costs"],
+    }
+
+
+def scores(settings: Sequence[str], folder: Path, trials: Sequence[Sequence[int]]) -> Mapping[str, Any]:
+    """Cost on test of each trial's best weights, and the sign that makes a cost of the objective."""
+    # Here: PyTorch is not needed to read a table of results.
+    import torch
+
+    from orchestrator import compose
+    from orchestrator.config.hyperparameters import from_flat
+    from orchestrator.stages.sweep import STUDY_FILE, make_plan
+    from orchestrator.study.storage import open_journal, quiet_optuna
+    from orchestrator.study.study import SweepStudy
+    from orchestrator.training import checkpoint
+    from orchestrator.training.loop import predict
+
+    torch.set_num_threads(1)
+    quiet_optuna()
+    plan = make_plan(compose(["stage=all", *settings]))
+    study = SweepStudy(
+        open_journal(folder.parent / STUDY_FILE, writable=False), "run", plan.task.direction, plan.space
+    )
+    splits = plan.task.splits()
+
+    def cost(number: int) -> float:
+        model = plan.task.model(**from_flat(study[number].configuration).model)
+        model.load_state_dict(checkpoint.load(folder / f"{number:06d}")["best"]["model"])
+        predictions, targets = predict(plan.task, model, splits.test, plan.config.trainer)
+        return plan.task.direction.cost(plan.task.score(predictions, targets)[plan.task.objective])
+
+    return {"costs": [[cost(number) for number in row] for row in trials], "sign": plan.task.direction.cost(1.0)}
+
+
+def read(path: Path) -> list[Row]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def judged(row: Row) -> Mapping[str, float]:
+    """What came of one run."""
+    from orchestrator.stages.race import losers
+
+    means = [statistics.mean(costs) for costs in row["test"]]
+    seeds = len(row["test"][0])
+    pooled = math.sqrt(statistics.mean(statistics.variance(costs) for costs in row["test"]))
+    error = pooled / math.sqrt(seeds)
+    won = row["finalists"].index(row["winner"])
+    searched = min(range(len(means)), key=lambda at: row["search"][at])
+    known = dict(enumerate(row["validation"]))
+    out = {at for count in range(2, seeds) for at in losers({k: v[:count] for k, v in known.items()}, RACE)}
+    lucky = [long - search for long, search in zip(row["as_long"], row["search"], strict=True) if long is not None]
+    return {
+        "regret": (means[won] - min(means)) / error,
+        "searched": (means[searched] - min(means)) / error,
+        "sd": (means[won] - min(means)) / pooled,
+        "relative": means[won] / min(means) - 1 if min(means) > 0 else math.nan,
+        "dropped": len(out) / len(means),
+        "best_dropped": float(means.index(min(means)) in out),
+        "lucky": statistics.mean(lucky) / pooled if lucky else math.nan,
+    }
+
+
+def table(rows: Sequence[Row], tasks: Sequence[str]) -> str:
+    head = ("task", "runs", "within 1 SE", "within 1 SD", "chosen by the search: 1 SE", "mean regret", "median SE",
+            "raced out", "best raced out", "search lucky by")  # fmt: skip
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    for name in [*tasks, "all"]:
+        own = [judged(row) for row in rows if name in ("all", row["task"]) and row["task"] in tasks]
+        if not own:
+            continue
+
+        def mean(key: str, own: Sequence[Mapping[str, float]] = own) -> float:
+            values = [item[key] for item in own if not math.isnan(item[key])]
+            return statistics.mean(values) if values else math.nan
+
+        def share(key: str, own: Sequence[Mapping[str, float]] = own) -> str:
+            count = sum(item[key] <= 1 for item in own)
+            return f"{count} of {len(own)} ({count / len(own):.0%})"
+
+        median = statistics.median(item["regret"] for item in own)
+        lines.append(
+            f"| {name} | {len(own)} | {share('regret')} | {share('sd')} | {share('searched')} | "
+            f"{mean('relative'):.1%} | {median:.2f} | {mean('dropped'):.0%} | {mean('best_dropped'):.0%} | "
+            f"{mean('lucky'):.2f} SD |"
+        )
+    return "\n".join(lines)
+
+
+def run(words: argparse.Namespace) -> None:
+    """Run what is missing, then print the table."""
+    sys.path.insert(0, str(ROOT))
+    done = {(row["task"], row["seed"]) for row in read(words.results)}
+    for seed in words.seeds:
+        for task in words.tasks:
+            if (task, seed) in done:
+                continue
+            row = one(task, seed, words)
+            words.results.parent.mkdir(parents=True, exist_ok=True)
+            with words.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            found = judged(row)
+            print(f"{task} seed {seed}: regret {found['regret']:.2f} SE, {row['seconds']:.0f} s", flush=True)
+    print(table([row for row in read(words.results) if row["seed"] in words.seeds], words.tasks))
