@@ -25,7 +25,7 @@ from killed_sweeps import trials  # noqa: E402
 HEAD, NODE = "10.213.7.1", "10.213.7.2"
 """Inside the namespaces only."""
 TOKEN = secrets.token_hex(32)
-TRIALS, EPOCHS, EPOCH_S = 8, 12, 1.0
+TRIALS, EPOCHS, EPOCH_S = 16, 12, 1.0
 TASK = f"""
 import json, os, socket, subprocess, time
 from orchestrator.tasks.tabular import BreastCancer
