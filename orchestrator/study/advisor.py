@@ -35,6 +35,10 @@ _GOOD = 1 / 3
 """The sweep's first configuration is kept as the base of a line if no more than this share of all were better
 after its first epochs (search.md: "if it ranks among the best of them after an epoch"; the share is our guess):
 somebody chose it, and one epoch says little of the others."""
+_COPY = 0.9
+"""Likeness to a running trial from which a place is not proposed. The believed outcome of that trial alone does not
+keep near-copies away, and eight workers filled up with them. Chosen among 0.7 to 0.98 on 6 instances of
+benchmarks/search.py, 8 workers, one seed."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ class Advisor:
             return root == self._furthest(belief, [root, *self._promotable(belief), *self._running(belief)])
         rng = np.random.default_rng(derive_seed(self._seed, "go on", record.number, record.epochs_run))
         others = [other for other in self._promotable(belief) if other != root]
-        rivals = [float(self._options(belief, rng).gains.max()), *_gains_of(belief, others)]
+        rivals = [float(self._options(belief, rng, root).gains.max()), *_gains_of(belief, others)]
         return bool(_gains_of(belief, [root])[0] >= max(rivals))
 
     def ranked(self) -> list[int]:
@@ -243,22 +247,31 @@ class Advisor:
         running = [self._target(r) for r, t in others if not t.last.state.finished]
         return self._epochs - max([target, *stopped, *running])
 
-    def _options(self, belief: Belief, rng: np.random.Generator) -> _Options:
+    def _options(self, belief: Belief, rng: np.random.Generator, without: int | None = None) -> _Options:
         """New configurations: those of the focus, or from anywhere where these promise more (``open``)."""
         bases = _bases(belief)
         feasible = self._feasibility()
-        inside = self._judged(belief, self._candidates.around(bases, rng), feasible)
+        inside = self._judged(belief, self._candidates.around(bases, rng), feasible, without)
         if not self._focus.opens:
             return inside
-        outside = self._judged(belief, self._candidates.anywhere(bases, rng), feasible)
+        outside = self._judged(belief, self._candidates.anywhere(bases, rng), feasible, without)
         if outside.gains.max() > self._config.open * inside.gains.max():
             return replace(outside, opened=True)
         return inside
 
-    def _judged(self, belief: Belief, places: Array, feasible: Feasibility | None) -> _Options:
+    def _judged(self, belief: Belief, places: Array, feasible: Feasibility | None, without: int | None) -> _Options:
         places = self._encoding.snap(places)
-        gains = _gains(belief, *belief.at_end(places))
+        gains = np.where(self._copies(belief, places, without), 0.0, _gains(belief, *belief.at_end(places)))
         return _Options(places, gains if feasible is None else feasible.worth(gains, places, self.any_complete()))
+
+    def _copies(self, belief: Belief, places: Array, without: int | None) -> NDArray[np.bool_]:
+        """Which places are hardly another configuration than one that is running: what would be learnt there is
+        about to be learnt anyway. Shape (rows,)."""
+        running = sorted(self._known.by_state[TrialState.RUNNING] - {without})
+        if not running:
+            return np.zeros(len(places), dtype=bool)
+        begun = np.array([self._known.trainings[root].place for root in running])
+        return np.asarray(belief.likeness(places, begun).max(axis=1) > _COPY)
 
     def _feasibility(self) -> Feasibility | None:
         """Where configurations are feasible; None while nothing failed."""

@@ -192,7 +192,7 @@ class Knowledge:
             self._surrogate.condition(_joined(seen, self._expected(pending)))
         roots = np.unique(chosen.trainings)
         places = np.array([self.trainings[root].place for root in roots])
-        return Belief(self._surrogate, self._encoding, scale, roots, places)
+        return Belief(self._surrogate, self._encoding, scale, roots, places, fitted=bool(self._fitted_at))
 
     def _expected(self, pending: Mapping[int, int]) -> Observations:
         zeros = np.zeros(len(pending))
@@ -290,6 +290,8 @@ class Belief:
     """The trainings among its observations, ascending, shape (trainings,)."""
     places: Array
     """Where they lie, shape (trainings, hyperparameters)."""
+    fitted: bool
+    """Whether the surrogate's scales were found from observations."""
 
     @cached_property
     def seen(self) -> Mapping[int, int]:
@@ -312,7 +314,14 @@ class Belief:
         which = np.full(count, -1) if trainings is None else trainings
         return self.surrogate.predict(self.encoding.inputs(places), np.ones(count), which)
 
-    def seed_noise(self, value: float) -> float:
-        """Standard deviation between trainings of one configuration around ``value``, in its units."""
+    def likeness(self, places: Array, others: Array) -> Array:
+        """How alike configurations are, in (0, 1], shape (rows, others)."""
+        return self.surrogate.likeness(self.encoding.inputs(places), self.encoding.inputs(others))
+
+    def seed_noise(self, value: float) -> float | None:
+        """Standard deviation between trainings of one configuration around ``value``, in its units; None while the
+        surrogate's scales are only its priors."""
+        if not self.fitted:
+            return None
         deviation = self.surrogate.seed_noise * self.scale.deviation
         return deviation * abs(value) if self.scale.log else deviation

@@ -144,12 +144,24 @@ class Surrogate:
         """Standard deviation of a training's offset, in units of the standardised cost."""
         return math.exp(self.scales.offset)
 
+    def likeness(self, a: Array, b: Array) -> Array:
+        """Correlation of what configurations do, ``M`` above, in (0, 1].
+
+        Args:
+            a: encoded configurations, shape (rows, columns).
+            b: others, shape (others, columns).
+
+        Returns:
+            Shape (rows, others).
+        """
+        lengths = np.exp(self.scales.lengths)[self._owners]
+        left, right = a / lengths, b / lengths
+        squared = (left**2).sum(1)[:, None] + (right**2).sum(1)[None, :] - 2 * left @ right.T
+        return matern(np.maximum(squared, 0.0))
+
     def _kernel(self, a: Observations, b: Observations) -> Array:
         s = self.scales
-        lengths = np.exp(s.lengths)[self._owners]
-        left, right = a.inputs / lengths, b.inputs / lengths
-        squared = (left**2).sum(1)[:, None] + (right**2).sum(1)[None, :] - 2 * left @ right.T
-        of_x = matern(np.maximum(squared, 0.0))
+        of_x = self.likeness(a.inputs, b.inputs)
         of_t = matern(((a.times[:, None] - b.times[None, :]) / math.exp(s.time)) ** 2)
         share = _sigmoid(s.share)
         total = math.exp(2 * s.trend) * of_t + math.exp(2 * s.effect) * of_x * (share + (1 - share) * of_t)

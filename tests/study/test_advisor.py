@@ -149,6 +149,22 @@ def test_pending_trials_make_others_look_elsewhere() -> None:
     assert gaps.sum() > 0.1
 
 
+def test_no_worker_begins_a_near_copy_of_what_another_trains() -> None:
+    play = Play().run(40)
+    for _ in range(8):
+        proposal = play.ask()
+        assert proposal is not None
+        if proposal.parent is None:
+            belief = play.advisor._believe()
+            assert belief is not None
+            running = [r.configuration for r in play.records if r.state is TrialState.RUNNING]
+            places = [play.advisor._encoding.place(item) for item in (proposal.configuration, *running)]
+            alike = belief.likeness(np.array(places[:1]), np.array(places[1:])) if running else np.zeros(1)
+            assert alike.max() <= 0.9
+        play.begin(proposal)
+    assert sum(record.parent is None for record in play.records[40:]) >= 2
+
+
 def test_a_space_that_is_exhausted_gives_promotions_and_then_nothing() -> None:
     play = Play(replace(ALL, varies=["model.depth"], opens=False))
     for depth in (1, 2, 3, 4):
