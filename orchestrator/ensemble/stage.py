@@ -247,9 +247,10 @@ def _result(
 
 def _way(choice: Choice, kind: Kind, ways: Mapping[Kind, Crossing]) -> WayFound:
     judge = choice.judge
-    gain = judge.gain(ways["single"].predictions[0], ways[kind].predictions[0])
-    value = ways[kind].scores(judge)[judge.task.objective]
-    return WayFound(value, Gain(*gain), len(choice.chosen[kind]))
+    pairs = zip(ways["single"].predictions, ways[kind].predictions, strict=True)
+    value, error = (float(np.mean(some)) for some in zip(*(judge.gain(*pair) for pair in pairs), strict=True))
+    scores = ways[kind].scores(judge)
+    return WayFound(scores[judge.task.objective], Gain(value, error), len(choice.chosen[kind]))
 
 
 def _growth(choice: Choice, tested: Tested) -> list[Step]:
