@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from types import FrameType
 
 from orchestrator.app.audit import audit
+from orchestrator.app.distill import distill
 from orchestrator.app.plan import describe_plan, stages_of, try_task
 from orchestrator.app.predict import predict
 from orchestrator.app.status import describe_status
@@ -31,6 +32,7 @@ from orchestrator.app.wiring import (
 from orchestrator.config.compose import to_plain, to_yaml
 from orchestrator.config.entry import run_command, use_words
 from orchestrator.config.schema import RunConfig, SweepConfig
+from orchestrator.ensemble.distill import describe as describe_distill
 from orchestrator.ensemble.result import describe as describe_ensemble
 from orchestrator.ensemble.ship import MODELS, ship, track_models
 from orchestrator.ensemble.stage import run_ensemble
@@ -116,7 +118,7 @@ def run_stages(plan: Plan, names: list[str]) -> None:
     Raises:
         OrchestratorError: see :mod:`orchestrator.errors`.
     """
-    needing = ("finalists", "ensemble")
+    needing = ("finalists", "ensemble", "distill")
     if all(plan.config.stages[name].kind in needing for name in names) and not plan.exists:
         raise NoFeasibleTrialError(f"sweep {plan.name} has no trained checkpoint; run a search stage first")
     if not plan.exists:
@@ -150,6 +152,9 @@ def _run_tracked(sweep: Sweep, names: list[str]) -> None:
             for name in names:
                 if sweep.config.stages[name].kind == "ensemble" and not stopping():
                     _ensemble(sweep, name)
+            for name in names:
+                if sweep.config.stages[name].kind == "distill" and not stopping():
+                    _distill(sweep, name, stopping)
             if stopping():
                 raise InterruptedSweepError(
                     "interrupted; running trials were checkpointed, and the same command goes on from here"
@@ -210,6 +215,17 @@ def _ensemble(sweep: Sweep, name: str) -> None:
     sweep.progress.say(text)
 
 
+def _distill(sweep: Sweep, name: str, stopping: Callable[[], bool]) -> None:
+    if name in sweep.ledger.finished:
+        sweep.progress.say(f"[{name}] finished before; skipped")
+        return
+    result = distill(sweep, name, stopping)
+    text = f"[{name}] verdict:\n{describe_distill(sweep, result)}"
+    sweep.ledger.finish(name, result, text)
+    sweep.track_stage_end(name)
+    sweep.progress.say(text)
+
+
 def _ship(sweep: Sweep) -> None:
     """Make the models to ship; a failure to do so must not hide how the command ended."""
     try:
@@ -217,7 +233,7 @@ def _ship(sweep: Sweep) -> None:
         if names := track_models(sweep):
             registered = f"; in MLflow: models:/{sweep.name}-{names[-1]}/latest"
             where = registered if sweep.config.tracking.name == "mlflow" else ""
-            sweep.progress.say(f"to ship: {' and '.join(names)} in {sweep.folder / MODELS}{where}")
+            sweep.progress.say(f"to ship: {', '.join(names)} in {sweep.folder / MODELS}{where}")
     except Exception as error:
         logging.getLogger("orchestrator.files").exception("a model to ship could not be made")
         sweep.progress.say(

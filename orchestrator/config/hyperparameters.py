@@ -77,6 +77,17 @@ class LossConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class DistillConfig:
+    """How a student learns from a teacher's predictions (Hinton et al. 2015, arXiv 1503.02531, section 2)."""
+
+    temperature: float = Field(default=2.0, gt=0.0)
+    """Of classes: what the logarithms of teacher's and student's probabilities are divided by, so that the small
+    ones count; without effect on values."""
+    weight: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Share of the teacher's part of the loss; the rest is the loss on the targets."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Hyperparameters:
     """Everything about one training that a search may vary."""
 
@@ -86,17 +97,20 @@ class Hyperparameters:
     loss: LossConfig = LossConfig()
     model: Mapping[str, Value] = field(default_factory=dict)
     """Keyword arguments of the task's ``model``, whatever they are."""
+    distill: DistillConfig | None = None
+    """What a student's training has besides; None: there is no teacher."""
 
     def flat(self) -> dict[str, Value]:
         """The configuration: dotted name to value, in a fixed order."""
         return {
             f"{group}.{name}": value
             for group, values in asdict(self).items()
+            if values is not None
             for name, value in sorted(values.items())
         }
 
 
-GROUPS = ("optimizer", "data", "schedule", "loss", "model")
+GROUPS = ("optimizer", "data", "schedule", "loss", "model", "distill")
 """Families of hyperparameters."""
 
 _ADAPTER = TypeAdapter(Hyperparameters)

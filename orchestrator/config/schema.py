@@ -21,6 +21,7 @@ from orchestrator.config.hyperparameters import (
     GROUPS,
     STRICT,
     DataConfig,
+    DistillConfig,
     Hyperparameters,
     LossConfig,
     OptimizerConfig,
@@ -38,6 +39,7 @@ _TYPED: Mapping[str, type] = {
     "data": DataConfig,
     "schedule": ScheduleConfig,
     "loss": LossConfig,
+    "distill": DistillConfig,
 }
 """The families whose hyperparameters are known here; those of ``model`` are the task's."""
 
@@ -101,9 +103,9 @@ class SweepConfig:
 class StageConfig:
     """One question of the recipe."""
 
-    kind: Literal["preflight", "search", "finalists", "ensemble"]
+    kind: Literal["preflight", "search", "finalists", "ensemble", "distill"]
     """preflight: checks of data and training code; search: trials; finalists: the best once more, for longer and
-    with several seeds; ensemble: combine what was trained."""
+    with several seeds; ensemble: combine what was trained; distill: one network taught by the ensemble."""
     asks: str
     """The question, in words."""
     varies: tuple[str, ...] = Field(default=())
@@ -128,6 +130,8 @@ class StageConfig:
     """Whether trials may be stopped early. False where early values mislead."""
     timeout_s: float | None = Field(default=None, gt=0)
     """Seconds after which no new trial starts and running ones end; null: none."""
+    seeds: int = Field(default=3, ge=2)
+    """Distill stage: trainings with and without the teacher, with the same seeds."""
 
 
 _BUDGET: Mapping[Literal["high", "medium", "low"], float] = {"high": 6.0, "medium": 4.0, "low": 2.0}
@@ -264,6 +268,8 @@ class TrainerConfig:
     abfs://, hdfs://; credentials from the environment); null: in the sweep's folder."""
     disk_gb: float = Field(default=10.0, gt=0)
     """Most gigabytes of checkpoints a sweep keeps; the worst go first."""
+    teacher: str | None = None
+    """File of a teacher's predictions on the training split; set by the stage of kind distill for its trials."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -331,6 +337,8 @@ class RunConfig:
     model: Mapping[str, Value] = field(default_factory=dict)
     schedule: ScheduleConfig = ScheduleConfig()
     loss: LossConfig = LossConfig()
+    distill: DistillConfig | None = None
+    """Hyperparameters of a student's training; set by the stage of kind distill for its trials."""
     sampler: SamplerConfig = SamplerConfig()
     pruner: PrunerConfig = PrunerConfig()
     preflight: PreflightConfig = PreflightConfig()
@@ -401,4 +409,5 @@ class RunConfig:
             schedule=self.schedule,
             loss=self.loss,
             model=self.model,
+            distill=self.distill,
         )

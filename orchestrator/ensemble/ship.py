@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.config.hyperparameters import from_flat
+from orchestrator.ensemble.distill import STUDENT_FILE, load_student
 from orchestrator.ensemble.record import ENSEMBLE_FILE, load_ensemble
 from orchestrator.masking import masked
 from orchestrator.serving.combine import Form
-from orchestrator.serving.model import FORMAT, Description, Member, Network, read_description
+from orchestrator.serving.model import FORMAT, Description, Member, Network, load_weights, read_description
 from orchestrator.serving.package import EXPORTED, MODEL, Parts, export, version_in, write_package
 from orchestrator.stages.sweep import WINNER_FILE, Sweep
 from orchestrator.study.records import TrialRecord
@@ -23,7 +24,7 @@ from orchestrator.tracking.base import SWEEP, ModelEntry
 
 MODELS = "models"
 """Folder of a sweep with a folder for each model."""
-NAMES = ("winner", "ensemble")
+NAMES = ("winner", "ensemble", "student")
 """Models that a sweep may have."""
 EXAMPLES = 5
 """Inputs kept as an example: our choice (MLflow shows five rows)."""
@@ -50,6 +51,8 @@ def ship(sweep: Sweep) -> None:
         _ship(sweep, "winner", _winner(sweep, best), exported=last)
     if last:
         _ship(sweep, "ensemble", _ensemble(sweep), exported=False)
+    if (sweep.folder / STUDENT_FILE).exists():
+        _ship(sweep, "student", _student(sweep), exported=True)
 
 
 def _winner(sweep: Sweep, best: TrialRecord) -> _Recipe:
@@ -61,6 +64,18 @@ def _winner(sweep: Sweep, best: TrialRecord) -> _Recipe:
         configuration=best.configuration,
     )
     return _Recipe([member], lambda: [sweep.checkpoints.load(best.number)["best"]["model"]])
+
+
+def _student(sweep: Sweep) -> _Recipe:
+    student = load_student(sweep.folder)
+    member = Member(
+        origin=f"student seed {student['seed']} ({student['digest']})",
+        share=1.0,
+        weights="0.pt",
+        model=student["model"],
+        configuration=student["configuration"],
+    )
+    return _Recipe([member], lambda: [load_weights(sweep.folder / student["file"])])
 
 
 def _ensemble(sweep: Sweep) -> _Recipe:
@@ -166,5 +181,5 @@ def track_models(sweep: Sweep) -> list[str]:
 
 
 def _configuration_files(sweep: Sweep, name: str) -> tuple[Path, ...]:
-    path = sweep.folder / (WINNER_FILE if name == "winner" else ENSEMBLE_FILE)
+    path = sweep.folder / {"winner": WINNER_FILE, "ensemble": ENSEMBLE_FILE, "student": STUDENT_FILE}[name]
     return (path,) if path.exists() else ()

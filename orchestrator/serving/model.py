@@ -133,9 +133,9 @@ class Model:
         members = []
         for member in description.members:
             network = task.model(**member.model)
-            network.load_state_dict(_tensors(folder / member.weights))
+            network.load_state_dict(load_weights(folder / member.weights))
             members.append((network, member.share))
-        network = Network(task, members, _tensors(folder / STATISTICS), description.combined)
+        network = Network(task, members, load_weights(folder / STATISTICS), description.combined)
         return cls(description, network.to(device))
 
     @torch.inference_mode()
@@ -179,7 +179,12 @@ def read_description(folder: Path) -> Description:
         raise StorageError(f"{path}: is no description of a model: {one_line(error)}") from None
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors in ``path``, by name, on the CPU. No code in it is executed.
+
+    Raises:
+        StorageError: it is damaged.
+    """
     try:
         found: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file

@@ -84,6 +84,16 @@ class Task(ABC):
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """The training loss: a scalar, the mean over the batch."""
 
+    def distillation(self, outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """How far ``outputs`` are from a teacher's predictions of the same examples: a scalar, the mean.
+
+        Args:
+            outputs: of the network.
+            teacher: what ``predictions`` gives, of the teacher.
+            temperature: see :class:`~orchestrator.config.hyperparameters.DistillConfig`.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def predictions(self, outputs: Tensor) -> Tensor:
         """What an ensemble averages: probabilities, or predicted values; float64, first axis examples."""
@@ -165,6 +175,15 @@ class ClassificationTask(Task):
         """Cross-entropy."""
         return nn.functional.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
 
+    def distillation(self, outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """Kullback-Leibler divergence of the softened probabilities, times the temperature squared.
+
+        (Its gradient would shrink with that square: Hinton et al. 2015, arXiv 1503.02531, section 2.)
+        """
+        softened = (teacher.clamp_min(torch.finfo(teacher.dtype).tiny).log() / temperature).softmax(dim=1)
+        student = (outputs / temperature).log_softmax(dim=1)
+        return nn.functional.kl_div(student, softened, reduction="batchmean") * temperature**2
+
     def predictions(self, outputs: Tensor) -> Tensor:
         """Class probabilities."""
         return outputs.double().softmax(dim=1)
@@ -181,11 +200,15 @@ class RegressionTask(Task):
     """Outputs and targets have shape (examples,) or (examples, values); the loss is the squared error."""
 
     directions: ClassVar[Mapping[str, Direction]] = {"loss": Direction.MINIMIZE, "r2": Direction.MAXIMIZE}
-    without_effect: ClassVar[tuple[str, ...]] = ("loss.label_smoothing",)
+    without_effect: ClassVar[tuple[str, ...]] = ("loss.label_smoothing", "distill.temperature")
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Mean squared error; ``label_smoothing`` has no meaning here and is ignored."""
         return nn.functional.mse_loss(outputs, targets)
+
+    def distillation(self, outputs: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """Mean squared distance; ``temperature`` has no meaning here and is ignored."""
+        return nn.functional.mse_loss(outputs, teacher)
 
     def predictions(self, outputs: Tensor) -> Tensor:
         """The outputs."""

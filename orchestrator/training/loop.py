@@ -31,6 +31,7 @@ from orchestrator.training.parallel import ALONE, Group
 from orchestrator.training.schedules import multiplier
 from orchestrator.training.scores import as_scores
 from orchestrator.training.tail import Tail
+from orchestrator.training.teacher import open_teacher
 from orchestrator.training.watch import Watch
 from orchestrator.types import EpochResult, Reason, TrialSpec
 
@@ -68,6 +69,7 @@ class Loop:
         self.hp = hyperparameters
         self.config = config
         self.spec = spec
+        self.teacher = open_teacher(config, hyperparameters, size(splits.train))
         self.device = pick_device(config, group.rank)
         seed_everything(derive_seed(spec.seed, "init"))
         self.model = group.adapt(task.model(**hyperparameters.model).to(self.device))
@@ -131,9 +133,10 @@ class Loop:
         total_loss, total_norm, seen, clipped = 0.0, 0.0, 0, 0
         limit = self.hp.optimizer.clip_norm
         shares = [self.group.share(indices) for indices in order]
-        for indices, batch in zip(order, load(self.splits.train, shares, self.config.data_workers), strict=True):
+        batches = load(self.splits.train, shares, self.config.data_workers)
+        for indices, share, batch in zip(order, shares, batches, strict=True):
             rate = self._set_learning_rate()
-            loss = self._backward(self._to_device(batch), len(indices))
+            loss = self._backward(self._to_device(batch), share, len(indices))
             norm = self._update()
             total_norm += norm
             clipped += 0 < limit < norm
@@ -150,9 +153,9 @@ class Loop:
             group["lr"] = rate
         return rate
 
-    def _backward(self, batch: Batch, examples: int) -> float:
+    def _backward(self, batch: Batch, indices: Tensor, examples: int) -> float:
         """Accumulate the gradient of the mean loss of the batch of ``examples``, of which ``batch`` is this rank's
-        share; returns that loss."""
+        share, the examples ``indices``; returns that loss."""
         inputs, targets = batch
         if self.hp.data.augmentation > 0:
             inputs, targets = self.task.augment(inputs, targets, self.hp.data.augmentation)
@@ -160,10 +163,13 @@ class Loop:
         parts = group.passes(len(inputs), examples, self.config.microbatch_size or examples)
         self.optimizer.zero_grad()
         total = 0.0
-        for some_inputs, some_targets in zip(torch.split(inputs, parts), torch.split(targets, parts), strict=True):
+        pieces = zip(*(torch.split(values, parts) for values in (inputs, targets, indices)), strict=True)
+        for some_inputs, some_targets, rows in pieces:
             with self._autocast():
                 outputs = self.model(some_inputs)
                 loss = self.task.loss(outputs, some_targets, self.hp.loss.label_smoothing)
+                if self.teacher is not None:
+                    loss = self.teacher.mix(self.task, loss, outputs, rows)
             value = loss.item()
             if alone:
                 self._refuse_non_finite(value)

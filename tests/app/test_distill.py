@@ -1,0 +1,91 @@
+"""``stage=distill``: a student of the ensemble beside the same network without a teacher."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from orchestrator.app.main import main
+from orchestrator.ensemble.record import load_ensemble
+from orchestrator.serving.model import Model
+from orchestrator.tasks.digits import DigitsMLP
+from orchestrator.training import checkpoint
+
+SMALL = ["task=digits_mlp", "runner=inline", "tracking=none", "trainer.epochs=2", "sampler=random", "n_trials=2"]
+FOLDER, STUDENT = Path("sweeps/digits_mlp-seed0"), Path("sweeps/digits_mlp-seed0.student")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", ["run.py"])
+
+
+def test_a_student_is_tuned_trained_in_pairs_and_shipped(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*SMALL, "stages.distill.seeds=2"]
+    assert main(["stage=all", "recipe.order=[lr,ensemble,distill]", *words]) == 0
+    output = capsys.readouterr().out
+    assert re.search(r"the teacher brings .* \(standard error .*distill\.temperature .*distill\.weight", output)
+    result = json.loads((FOLDER / "ledger.json").read_text())["stages"]["distill"]
+    student = json.loads((FOLDER / "student.json").read_text())
+    kept = {
+        (who, seed): checkpoint.load(STUDENT / f"trials-seeds/{who}-{seed}")["best"]
+        for who in ("label-only", "student")
+        for seed in (0, 1)
+    }
+    assert result["pairs"] == [[kept["label-only", seed]["value"], kept["student", seed]["value"]] for seed in (0, 1)]
+    gains = [without - taught for without, taught in result["pairs"]]
+    assert result["mean_gain"] == pytest.approx(sum(gains) / 2)
+    assert student["value"] == min(kept["student", seed]["value"] for seed in (0, 1))
+    assert {"distill.temperature", "distill.weight"} <= student["configuration"].keys()
+
+    # The teacher: the ensemble's predictions, in the order of the training split.
+    task, ensemble = DigitsMLP(), load_ensemble(FOLDER)
+    inputs = task.splits().train.tensors[0]  # type: ignore[attr-defined]
+    with torch.inference_mode():
+        each = [task.predictions(member.network(task, FOLDER)(inputs)) for member in ensemble.members]
+    assert np.allclose(np.load(FOLDER / "teacher.npy"), ensemble.combine(each).numpy(), atol=1e-5)
+
+    # Shipped, as a program too.
+    interface = task.interface()
+    shipped = Model.load(FOLDER / "models/student/model").predict(interface.example.numpy())
+    network = task.model(**student["model"])
+    network.load_state_dict(kept["student", student["seed"]]["model"])
+    network.eval()
+    with torch.inference_mode():
+        own = task.predictions(network(task.prepare(interface.example, interface.statistics)))
+        program = torch.export.load(FOLDER / "models/student/model.pt2").module()(interface.example)
+    assert np.allclose(shipped, own.numpy(), rtol=1e-5)
+    assert torch.allclose(program, own, rtol=1e-5)
+
+    assert main(["stage=distill", *words]) == 0
+    assert "[distill] finished before; skipped" in capsys.readouterr().out
+
+
+def test_without_an_ensemble_there_is_no_teacher(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stage=lr", *SMALL]) == 0
+    assert main(["stage=distill", *SMALL]) == 4
+    assert "there is no ensemble yet; run stage=ensemble first" in capsys.readouterr().err
+
+
+MIXING = """
+import torch
+from orchestrator.tasks.digits import DigitsMLP
+
+
+class Mixing(DigitsMLP):
+    def augment(self, inputs, targets, strength):
+        return inputs, targets.flip(0)
+"""
+
+
+def test_an_augmentation_that_changes_targets_cannot_be_followed(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mixing.py").write_text(MIXING)
+    own = ["task=custom", "task.name=mixing", "task._target_=mixing.Mixing", "data.augmentation=0.5", *SMALL[1:]]
+    assert main(["stage=all", "recipe.order=[lr,ensemble,distill]", *own]) == 2
+    assert "Mixing.augment changes targets" in capsys.readouterr().err
