@@ -8,6 +8,8 @@ manager would. Prints what was placed where, and whether anything was lost or do
 
 import json
 import os
+import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,14 +24,16 @@ from killed_sweeps import trials  # noqa: E402
 
 HEAD, NODE = "10.213.7.1", "10.213.7.2"
 """Inside the namespaces only."""
-TRIALS, EPOCHS, EPOCH_S = 10, 12, 1.0
+TOKEN = secrets.token_hex(32)
+TRIALS, EPOCHS, EPOCH_S = 16, 12, 1.0
 TASK = f"""
 import json, os, socket, subprocess, time
 from orchestrator.tasks.tabular import BreastCancer
 
 class Placed(BreastCancer):
     def score(self, predictions, targets):
-        if "RAY_JOB_ID" in os.environ:
+        import ray
+        if ray.is_initialized():
             time.sleep({EPOCH_S})
             here = subprocess.run(["hostname", "-I"], capture_output=True, text=True).stdout.strip()
             with open("{{log}}", "a") as file:
@@ -61,6 +65,8 @@ class Hosts:
     def start(self, host: int, words: list[str], **kwargs: object) -> subprocess.Popen[str]:
         """Start a command on a host."""
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+        # A token of this cluster's own; each node of a real one must have it too.
+        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "PYTHONFAULTHANDLER": "1"}
         command = ["ip", "netns", "exec", self.names[host], *words]
         return subprocess.Popen(command, env=environment, text=True, start_new_session=True, **kwargs)  # type: ignore[call-overload, no-any-return]
 
@@ -97,7 +103,9 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="n", dir="/tmp"))
     log = folder / "epochs.jsonl"
     log.touch()
-    (folder / "placed.py").write_text(TASK.format(log=log))
+    project = folder / "project"
+    project.mkdir()
+    (project / "placed.py").write_text(TASK.format(log=log))
     began = time.monotonic()
 
     def say(text: str) -> None:
@@ -111,6 +119,8 @@ def main() -> int:
         deadline = time.monotonic() + seconds
         while not holds():  # type: ignore[operator]
             if time.monotonic() > deadline or command.poll() is not None:
+                command.send_signal(signal.SIGABRT)
+                time.sleep(1)
                 raise SystemExit(f"not seen: {text}\n{(folder / 'command.log').read_text()}")
             time.sleep(0.2)
         say(text)
@@ -129,7 +139,7 @@ def main() -> int:
         ]
         with (folder / "command.log").open("w") as out:
             command = hosts.start(
-                0, [sys.executable, str(ROOT / "run.py"), *words], cwd=folder, stdout=out, stderr=out
+                0, [sys.executable, str(ROOT / "run.py"), *words], cwd=project, stdout=out, stderr=out
             )
         wait("both hosts train", lambda: epochs()[HEAD] > 1 and epochs()[NODE] > 1)
         hosts.cable("down")
@@ -143,7 +153,7 @@ def main() -> int:
         wait("the host is used again", lambda: epochs(restored + 3)[NODE] > 0)
         code = command.wait(300)
         say(f"the command has ended with exit code {code}")
-        stored = trials(folder / "sweeps" / "placed-seed0")
+        stored = trials(project / "sweeps" / "placed-seed0")
         whole = [sorted(trial["curve"]) == list(range(1, EPOCHS + 1)) for trial in stored]
         states = Counter(trial["state"] for trial in stored)
         print((folder / "command.log").read_text())

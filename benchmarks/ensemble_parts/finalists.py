@@ -22,14 +22,16 @@ from typing import Any
 
 TASKS = ("digits_mlp", "digits_cnn", "breast_cancer", "diabetes")
 BUDGET = (
-    "recipe.order=[start,lr,width,joint,finalists]",
-    "recipe.budget={high: 1.5, medium: 1.0, low: 0.7}",
-    "stages.joint.budget=3",
-    "trainer.epochs=12",
+    "recipe.order=[lr,joint,finalists]",
+    "sampler=tpe",
+    "pruner=none",
+    "n_trials=8",
+    "trainer.epochs=8",
     "finalists.race=0",
     "trainer.keep_checkpoints=100",
 )
-"""About 6 full trainings of 12 epochs, then the finalists by their defaults."""
+"""16 trainings of 8 epochs, all to their end, so that there are finalists to choose between: a short staged search
+finishes two or three. Then the finalists by their defaults."""
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "ensemble-finalists.jsonl"
 RACE = 0.05

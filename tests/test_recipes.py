@@ -1,0 +1,48 @@
+"""What a user copies to a cluster: presets compose, scripts parse, and what they call exists."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from orchestrator import compose
+from orchestrator.runners.cluster import places
+
+ROOT = Path(__file__).resolve().parents[1]
+CLUSTER = ROOT / "examples" / "cluster"
+
+
+@pytest.mark.parametrize(("option", "address"), [("gpus", None), ("cluster", "auto")])
+def test_presets_compose(option: str, address: str | None) -> None:
+    runner = compose(["stage=lr", f"runner={option}"]).runner
+    assert (runner.name, runner.address, runner.gpus_per_trial) == ("ray", address, 1.0)
+    assert places({"CPU": 64, "GPU": 8}, runner) == 8
+
+
+def test_the_slurm_script_is_sound() -> None:
+    script = CLUSTER / "slurm.sh"
+    assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
+    text = script.read_text()
+    options = set(re.findall(r"(--[a-z-]+)", "\n".join(line for line in text.splitlines() if "--block" in line)))
+    ray = str(Path(sys.executable).with_name("ray"))
+    shown = subprocess.run([ray, "start", "--help"], capture_output=True, text=True, check=True).stdout
+    assert {option for option in options if option not in shown} == set()
+    assert "run.py" in text
+    assert (ROOT / "run.py").exists()
+    words = re.findall(r"^# sbatch \S+ (.*)$", text, flags=re.M)
+    assert [word for word in words[0].split() if word.startswith("runner=")] == ["runner=cluster"]
+
+
+def test_the_kubernetes_manifest_runs_a_command_that_composes() -> None:
+    manifest = yaml.safe_load((CLUSTER / "rayjob.yaml").read_text())
+    assert (manifest["apiVersion"], manifest["kind"]) == ("ray.io/v1", "RayJob")
+    program, *words = manifest["spec"]["entrypoint"].split()[1:]
+    assert program.endswith("run.py")
+    config = compose(words)
+    assert config.trainer.checkpoint_dir == "s3://BUCKET/checkpoints"
+    head = manifest["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    mounted = [mount["mountPath"] for mount in head["containers"][0]["volumeMounts"]]
+    assert mounted == [config.sweep.dir]
