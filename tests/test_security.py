@@ -47,6 +47,8 @@ SAFE = {"torch.load": ("weights_only", "True"), "np.load": ("allow_pickle", "Fal
 ALLOWED = {
     # What the driver has just pickled, sent through Ray to its own workers.
     ("runners/worker.py", "pickle.loads"),
+    # The same, from a trial's first process to those that it has started, through a pipe.
+    ("ranks.py", "pickle.loads"),
 }
 
 

@@ -91,7 +91,7 @@ def test_a_sound_task_passes_and_nothing_is_trained(capsys: pytest.CaptureFixtur
     assert (result["worst"], result["failed"]) == ("pass", [])
     report = json.loads(Path("sweeps", NAME, "preflight", "report.json").read_text())
     assert {found["check"] for found in report["findings"] if found["severity"] == "pass"} >= {"init_loss"}
-    assert not Path("sweeps", NAME, "trials").exists()
+    assert not any(Path("sweeps", NAME, "trials").iterdir())
 
 
 def test_a_broken_task_is_blocked_with_exit_code_3_before_any_trial(capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,7 +104,7 @@ def test_a_broken_task_is_blocked_with_exit_code_3_before_any_trial(capsys: pyte
     assert captured.err.count("\n") == 1
     assert "[lr]" not in captured.out
     assert "loss_direction" in ledger()["stages"]["preflight"]["failed"]
-    assert not Path("sweeps", NAME, "trials").exists()
+    assert not any(Path("sweeps", NAME, "trials").iterdir())
 
 
 def test_the_mended_task_is_checked_again_and_tuned_and_then_not_checked_again(

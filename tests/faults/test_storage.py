@@ -37,11 +37,11 @@ class Tiny(ClassificationTask):
 """
 WORDS = [
     *("stage=lr", "task=custom", "task.name=tiny", "task._target_=tiny_task.Tiny", "runner=local", "tracking=none"),
-    *("trainer.epochs=9", "trainer.checkpoint_epochs=1", "n_trials=6"),
+    *("trainer.epochs=27", "trainer.checkpoint_epochs=1", "n_trials=6"),
 ]
 
 
-STUDY_FAILS = 15_500
+STUDY_FAILS = 18_000
 """Bytes of a file with which the study is the first to grow beyond: in the middle of a trial."""
 
 
@@ -201,9 +201,9 @@ def flip(path: Path, share: float = 0.5) -> None:
 
 
 def lose_lines(path: Path) -> None:
-    """The second half, at the end of a line: what is left is a sound study of fewer trials."""
+    """The last two thirds, at the end of a line: what is left is a sound study of fewer trials."""
     lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(lines[: len(lines) // 2]))
+    path.write_bytes(b"".join(lines[: len(lines) // 3]))
 
 
 def garble(path: Path) -> None:

@@ -43,8 +43,8 @@ def winner(sweep: Path) -> list[str]:
 
 
 def paid(found: list[Trial]) -> int:
-    """Epochs that the trials of the search trained themselves."""
-    return sum(len(trial["curve"]) - trial["inherited"] for trial in found if not trial["finalist"])
+    """Epochs that the trials trained themselves."""
+    return sum(len(trial["curve"]) - trial["inherited"] for trial in found)
 
 
 def lost_or_doubled(sweep: Path, like: Path, budget: int) -> list[str]:
@@ -59,8 +59,9 @@ def lost_or_doubled(sweep: Path, like: Path, budget: int) -> list[str]:
     found = trials(sweep)
     if states := {trial["state"] for trial in found} - {"COMPLETE", "PRUNED"}:
         faults.append(f"trials are left {states}")
-    if not 0.8 * budget <= paid(found) <= budget:
-        faults.append(f"the trials cost {paid(found)} epochs of {budget}")
+    searched = paid([trial for trial in found if not trial["finalist"]])
+    if not 0.8 * budget <= searched <= budget:
+        faults.append(f"the search cost {searched} epochs of {budget}")
     for number, trial in enumerate(found):
         if sorted(trial["curve"]) != list(range(1, len(trial["curve"]) + 1)):
             faults.append(f"trial {number} has the epochs {sorted(trial['curve'])}")

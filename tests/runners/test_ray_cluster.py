@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from cluster_task import FREE
 from clusters import MEMORY, cluster, folders, wait_until
@@ -48,6 +49,10 @@ class Epochs:
         counts = Counter(entry["process"] for entry in self.all() if entry["node"] == node.node_id)
         return sum(count == FREE for count in counts.values())
 
+    def processes(self, node: Any) -> set[int]:
+        """Those on ``node`` that have trained."""
+        return {int(entry["process"]) for entry in self.all() if entry["node"] == node.node_id}
+
     def let_go(self) -> None:
         (self.folder / "go").touch()
 
@@ -58,6 +63,8 @@ def test_trials_go_where_they_fit_and_follow_nodes_that_join_and_die(tmp_path: P
     project.mkdir()
     shutil.copy(Path(__file__).parents[1] / "helpers" / "cluster_task.py", project)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    # As the cluster does, whether or not this user has a token: it takes over what this process has set.
+    environment["RAY_AUTH_MODE"] = os.environ.get("RAY_AUTH_MODE", "disabled")
     with folders() as folder, cluster() as found:
         node = {"num_cpus": 3, "num_gpus": 1, "object_store_memory": MEMORY}
         first = found.add_node(**node, temp_dir=folder())
@@ -70,7 +77,10 @@ def test_trials_go_where_they_fit_and_follow_nodes_that_join_and_die(tmp_path: P
             wait_until(lambda: epochs.waiting(first) == 2, "no two trials on the first node", command)
             second = found.add_node(**node, temp_dir=folder())
             wait_until(lambda: epochs.waiting(second) == 2, "no two trials on the node that joined", command)
+            lost = epochs.processes(first)
             found.remove_node(first, allow_graceful=False)
+            # A worker outlives its raylet for a moment, in which it could train to the end.
+            wait_until(lambda: not any(map(psutil.pid_exists, lost)), "workers of the lost node live", command)
             epochs.let_go()
             output, _ = command.communicate(timeout=60)
         finally:
