@@ -8,6 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -122,6 +123,7 @@ def test_nested_values_are_masked_and_otherwise_the_same() -> None:
 
 
 TASK = """
+import json, os
 import psutil, torch
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -147,10 +149,11 @@ class Remote(ClassificationTask):
         type(self).calls += 1
         if self.calls == 6:
             raise ConnectionError(f"cannot reach {self.source}")
-        here = psutil.Process()
-        for process in (here, *here.children(recursive=True)):
+        here, before = psutil.Process(), json.loads(os.environ["BEFORE"])
+        begun = [child for child in here.children() if child.pid not in before["processes"]]
+        for process in (here, *begun, *(below for child in begun for below in child.children(recursive=True))):
             for connection in process.net_connections("inet"):
-                if connection.status == psutil.CONN_LISTEN:
+                if connection.status == psutil.CONN_LISTEN and connection.laddr.port not in before["ports"]:
                     with open("listening.txt", "a") as file:
                         print(process, connection, file=file)
         return super().score(predictions, targets)
@@ -172,6 +175,11 @@ def test_a_sweep_keeps_secrets_listens_nowhere_and_stays_in_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     tracker = MemoryTracker()
+    # An earlier test's Ray may live in this process.
+    own = psutil.Process()
+    ports = [item.laddr.port for item in own.net_connections("inet") if item.status == psutil.CONN_LISTEN]
+    before = {"ports": ports, "processes": [child.pid for child in own.children()]}
+    monkeypatch.setenv("BEFORE", json.dumps(before))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "argv", ["run.py"])
