@@ -1,4 +1,4 @@
-"""What ensembles, finalists and students are worth, and what they cost.
+"""What ensembles and finalists are worth, and what they cost.
 
     python benchmarks/ensemble.py pipeline     # ensemble, single best and uniform average on test: 4 tasks, 5 seeds
     python benchmarks/ensemble.py speed        # greedy selection: seconds and peak memory

@@ -12,15 +12,14 @@ import argparse
 import json
 import math
 import statistics
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-TASKS = ("digits_mlp", "digits_cnn", "breast_cancer", "diabetes")
+from ensemble_parts import runs
+from ensemble_parts.runs import ROOT, Row
+
 BUDGET = (
     "recipe.order=[lr,joint,finalists]",
     "sampler=tpe",
@@ -32,42 +31,20 @@ BUDGET = (
 )
 """16 trainings of 8 epochs, all to their end, so that there are finalists to choose between: a short staged search
 finishes two or three. Then the finalists by their defaults."""
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "ensemble-finalists.jsonl"
 RACE = 0.05
-Row = Mapping[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--set", nargs="*", default=[], help="overrides for every command")
-    parser.add_argument("--timeout-s", type=float, default=1800.0, help="seconds after which a run is given up")
+    runs.add_arguments(parser, "finalists")
 
 
-def one(task: str, seed: int, words: argparse.Namespace) -> Row:
-    """One search with its finalists: costs (less is better) by finalist and seed, on validation and on test."""
-    settings = [f"task={task}", f"task.args.split_seed={seed}", f"seed={seed}", "runner=inline", "tracking=none"]
-    settings += [*BUDGET, *words.set]
-    with tempfile.TemporaryDirectory() as folder:
-        settings += [f"sweep.dir={folder}", "sweep.name=run"]
-        started = time.perf_counter()
-        command = [sys.executable, str(ROOT / "run.py"), "stage=all", *settings]
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=words.timeout_s, check=False
-        )
-        if done.returncode:
-            sys.exit(f"{task} seed {seed} ended with {done.returncode}: {done.stderr.strip()}")
-        seconds = time.perf_counter() - started
-        entry = json.loads((Path(folder) / "run" / "ledger.json").read_text())["stages"]["finalists"]
-        whole = [item for item in entry["finalists"] if None not in item["values"]]
-        test = scores(settings, Path(folder) / "run" / "trials", [item["trials"] for item in whole])
+def judge(sweep: Path, settings: Sequence[str]) -> Row:
+    """Costs (less is better) by finalist and seed, on validation and on test."""
+    entry = json.loads((sweep / "ledger.json").read_text())["stages"]["finalists"]
+    whole = [item for item in entry["finalists"] if None not in item["values"]]
+    test = scores(settings, sweep / "trials", [item["trials"] for item in whole])
     sign = test["sign"]
     return {
-        "task": task,
-        "seed": seed,
-        "seconds": seconds,
         "epochs": entry["epochs"],
         "winner": entry["winner"],
         "finalists": [item["trial"] for item in whole],
@@ -106,10 +83,6 @@ def scores(settings: Sequence[str], folder: Path, trials: Sequence[Sequence[int]
         return plan.task.direction.cost(plan.task.score(predictions, targets)[plan.task.objective])
 
     return {"costs": [[cost(number) for number in row] for row in trials], "sign": plan.task.direction.cost(1.0)}
-
-
-def read(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def judged(row: Row) -> Mapping[str, float]:
@@ -165,15 +138,9 @@ def table(rows: Sequence[Row], tasks: Sequence[str]) -> str:
 def run(words: argparse.Namespace) -> None:
     """Run what is missing, then print the table."""
     sys.path.insert(0, str(ROOT))
-    done = {(row["task"], row["seed"]) for row in read(words.results)}
-    for seed in words.seeds:
-        for task in words.tasks:
-            if (task, seed) in done:
-                continue
-            row = one(task, seed, words)
-            words.results.parent.mkdir(parents=True, exist_ok=True)
-            with words.results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            found = judged(row)
-            print(f"{task} seed {seed}: regret {found['regret']:.2f} SE, {row['seconds']:.0f} s", flush=True)
-    print(table([row for row in read(words.results) if row["seed"] in words.seeds], words.tasks))
+    rows = runs.missing(
+        words,
+        lambda task, seed: runs.one(task, seed, BUDGET, words, judge),
+        lambda row: f"regret {judged(row)['regret']:.2f} SE",
+    )
+    print(table(rows, words.tasks))

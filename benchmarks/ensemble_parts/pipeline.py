@@ -9,17 +9,14 @@ tasks (bootstrap), tasks are fixed.
 import argparse
 import json
 import math
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-TASKS = ("digits_mlp", "digits_cnn", "breast_cancer", "diabetes")
+from ensemble_parts import runs
+from ensemble_parts.runs import Row
+
 BUDGET = (
     "recipe.order=[start,lr,batch_size,momentum,width,decay,depth,regularization,joint,ensemble]",
     "recipe.budget={high: 1.5, medium: 1.0, low: 0.7}",
@@ -27,46 +24,20 @@ BUDGET = (
     "trainer.epochs=20",
 )
 """About 18 full trainings of 20 epochs."""
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "ensemble-pipeline.jsonl"
 RESAMPLES = 10_000
-Row = Mapping[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--set", nargs="*", default=[], help="overrides for every command")
-    parser.add_argument("--timeout-s", type=float, default=1800.0, help="seconds after which a run is given up")
+    runs.add_arguments(parser, "pipeline")
 
 
-def one(task: str, seed: int, words: argparse.Namespace) -> Row:
-    """The recipe on one task; what its ensemble stage found."""
-    with tempfile.TemporaryDirectory() as folder:
-        common = [f"task={task}", f"task.args.split_seed={seed}", f"seed={seed}", "runner=inline", "tracking=none"]
-        command = [sys.executable, str(ROOT / "run.py"), "stage=all", *common, *BUDGET, *words.set]
-        started = time.perf_counter()
-        done = subprocess.run(
-            [*command, f"sweep.dir={folder}", "sweep.name=run"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=words.timeout_s,
-            check=False,
-        )
-        if done.returncode:
-            sys.exit(f"{task} seed {seed} ended with {done.returncode}: {done.stderr.strip()}")
-        seconds = time.perf_counter() - started
-        found = json.loads((Path(folder) / "run" / "ledger.json").read_text())["stages"]["ensemble"]
+def judge(sweep: Path, settings: Sequence[str]) -> Row:
+    """What the ensemble stage found."""
+    found = json.loads((sweep / "ledger.json").read_text())["stages"]["ensemble"]
     kept = ("kind", "weights", "averages", "candidates", "knee", "validation", "test", "gains", "ways", "growth")
     scaled = found["calibration"]
     calibration = {key: scaled[key] for key in ("ece", "temperature", "gain", "used")} if scaled else None
-    return {"task": task, "seed": seed, "seconds": seconds, "calibration": calibration, **{k: found[k] for k in kept}}
-
-
-def read(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return {"calibration": calibration, **{k: found[k] for k in kept}}
 
 
 def interval(logs: Sequence[Sequence[float]]) -> tuple[float, float, float]:
@@ -118,17 +89,12 @@ def errors(rows: Sequence[Row], tasks: Sequence[str]) -> str:
 
 
 def run(words: argparse.Namespace) -> None:
-    words.results.parent.mkdir(parents=True, exist_ok=True)
-    for seed in words.seeds:
-        for task in words.tasks:
-            if any((row["task"], row["seed"]) == (task, seed) for row in read(words.results)):
-                continue
-            row = one(task, seed, words)
-            with words.results.open("a") as handle:
-                handle.write(json.dumps(row) + "\n")
-            scores = {who: scores["loss"] for who, scores in row["test"].items()}
-            told_scores = ", ".join(f"{who} {score:.4f}" for who, score in scores.items())
-            print(f"{task} seed {seed}: {row['kind']}, test loss {told_scores} ({row['seconds']:.0f} s)", flush=True)
-    rows = [row for row in read(words.results) if row["seed"] in words.seeds]
+    """Run what is missing, then print the tables."""
+
+    def told_row(row: Row) -> str:
+        losses = ", ".join(f"{who} {scores['loss']:.4f}" for who, scores in row["test"].items())
+        return f"{row['kind']}, test loss {losses}"
+
+    rows = runs.missing(words, lambda task, seed: runs.one(task, seed, BUDGET, words, judge), told_row)
     print(table(rows, words.tasks))
     print(errors(rows, words.tasks))

@@ -6,19 +6,17 @@ take the known names from here.
 
 import re
 from collections.abc import Mapping
-from dataclasses import field, fields
+from dataclasses import field
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from orchestrator.config.audit import AuditConfig
 from orchestrator.config.ensemble import EnsembleConfig
-from orchestrator.config.errors import describe, suggest
 from orchestrator.config.failure import FailureConfig
 from orchestrator.config.finalists import FinalistsConfig
 from orchestrator.config.hyperparameters import (
-    GROUPS,
     STRICT,
     DataConfig,
     DistillConfig,
@@ -31,17 +29,8 @@ from orchestrator.config.predict import PredictConfig
 from orchestrator.config.preflight import PreflightConfig
 from orchestrator.config.ranks import check_ranks
 from orchestrator.config.runner import RunnerConfig
-from orchestrator.config.space import RangeConfig, SpaceConfig
+from orchestrator.config.space import SpaceConfig, check_space
 from orchestrator.types import Value
-
-_TYPED: Mapping[str, type] = {
-    "optimizer": OptimizerConfig,
-    "data": DataConfig,
-    "schedule": ScheduleConfig,
-    "loss": LossConfig,
-    "distill": DistillConfig,
-}
-"""The families whose hyperparameters are known here; those of ``model`` are the task's."""
 
 VERBS = ("all", "audit", "status", "train", "predict", "report", "logbook", "ui")
 """What ``stage=`` takes beside the stages of the recipe."""
@@ -54,22 +43,6 @@ def _needs_target(config: _Config, name: str, target: str | None) -> _Config:
     if (name == "custom") != (target is not None):
         raise ValueError("name=custom and _target_=IMPORT.PATH go together")
     return config
-
-
-def _check_range(family: str, name: str, entry: RangeConfig) -> None:
-    """Refuse a range for what is no hyperparameter, or with an end or a choice that is no value of it."""
-    schema = _TYPED.get(family)
-    if schema is None:
-        return
-    known = [item.name for item in fields(schema)]
-    if name not in known:
-        raise ValueError(f"space.{family}.{name}: no such hyperparameter; {suggest(name, known)}")
-    kind = int if entry.type == "int" else float
-    for value in entry.choices or () if entry.type == "choice" else map(kind, entry.hard_limits):
-        try:
-            schema(**{name: value})
-        except ValidationError as error:
-            raise ValueError(f"space.{family}: {describe(error, schema)}") from None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -393,11 +366,7 @@ class RunConfig:
                 f"pruner.min_epochs={self.pruner.min_epochs} is beyond the budget trainer.epochs="
                 f"{self.trainer.epochs}"
             )
-        for family, ranges in self.space.items():
-            if family not in GROUPS:
-                raise ValueError(f"space.{family}: no such family of hyperparameters; {suggest(family, GROUPS)}")
-            for name, entry in ranges.items():
-                _check_range(family, name, entry)
+        check_space(self.space)
         return self
 
     @property

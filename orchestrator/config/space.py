@@ -1,13 +1,32 @@
 """What a search may do with one hyperparameter. The values live in ``search_spaces/*.yaml``."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from orchestrator.config.hyperparameters import STRICT
+from orchestrator.config.errors import describe, suggest
+from orchestrator.config.hyperparameters import (
+    GROUPS,
+    STRICT,
+    DataConfig,
+    DistillConfig,
+    LossConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+)
 from orchestrator.types import Value
+
+_TYPED: Mapping[str, type] = {
+    "optimizer": OptimizerConfig,
+    "data": DataConfig,
+    "schedule": ScheduleConfig,
+    "loss": LossConfig,
+    "distill": DistillConfig,
+}
+"""The families whose hyperparameters are known here; those of ``model`` are the task's."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -78,3 +97,32 @@ class RangeConfig:
 
 SpaceConfig = Mapping[str, Mapping[str, RangeConfig]]
 """Hyperparameter family, then name, to its range."""
+
+
+def check_space(space: SpaceConfig) -> None:
+    """Refuse families and hyperparameters that do not exist, and ends and choices that are no value of theirs.
+
+    Raises:
+        ValueError: with the known names, or what is wrong.
+    """
+    for family, ranges in space.items():
+        if family not in GROUPS:
+            raise ValueError(f"space.{family}: no such family of hyperparameters; {suggest(family, GROUPS)}")
+        for name, entry in ranges.items():
+            _check_range(family, name, entry)
+
+
+def _check_range(family: str, name: str, entry: RangeConfig) -> None:
+    """Refuse a range for what is no hyperparameter, or with an end or a choice that is no value of it."""
+    schema = _TYPED.get(family)
+    if schema is None:
+        return
+    known = [item.name for item in fields(schema)]
+    if name not in known:
+        raise ValueError(f"space.{family}.{name}: no such hyperparameter; {suggest(name, known)}")
+    kind = int if entry.type == "int" else float
+    for value in entry.choices or () if entry.type == "choice" else map(kind, entry.hard_limits):
+        try:
+            schema(**{name: value})
+        except ValidationError as error:
+            raise ValueError(f"space.{family}: {describe(error, schema)}") from None

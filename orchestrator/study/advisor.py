@@ -149,7 +149,7 @@ class Advisor:
             return root == self._furthest(belief, [root, *self._promotable(belief), *self._running(belief)])
         rng = np.random.default_rng(derive_seed(self._seed, "go on", record.number, record.epochs_run))
         others = [other for other in self._promotable(belief) if other != root]
-        rivals = [float(self._options(belief, rng, root).gains.max()), *_gains_of(belief, others)]
+        rivals = [float(self._options(belief, rng).gains.max()), *_gains_of(belief, others)]
         return bool(_gains_of(belief, [root])[0] >= max(rivals))
 
     def ranked(self) -> list[int]:
@@ -247,31 +247,22 @@ class Advisor:
         running = [self._target(r) for r, t in others if not t.last.state.finished]
         return self._epochs - max([target, *stopped, *running])
 
-    def _options(self, belief: Belief, rng: np.random.Generator, without: int | None = None) -> _Options:
+    def _options(self, belief: Belief, rng: np.random.Generator) -> _Options:
         """New configurations: those of the focus, or from anywhere where these promise more (``open``)."""
         bases = _bases(belief)
         feasible = self._feasibility()
-        inside = self._judged(belief, self._candidates.around(bases, rng), feasible, without)
+        inside = self._judged(belief, self._candidates.around(bases, rng), feasible)
         if not self._focus.opens:
             return inside
-        outside = self._judged(belief, self._candidates.anywhere(bases, rng), feasible, without)
+        outside = self._judged(belief, self._candidates.anywhere(bases, rng), feasible)
         if outside.gains.max() > self._config.open * inside.gains.max():
             return replace(outside, opened=True)
         return inside
 
-    def _judged(self, belief: Belief, places: Array, feasible: Feasibility | None, without: int | None) -> _Options:
+    def _judged(self, belief: Belief, places: Array, feasible: Feasibility | None) -> _Options:
         places = self._encoding.snap(places)
-        gains = np.where(self._copies(belief, places, without), 0.0, _gains(belief, *belief.at_end(places)))
+        gains = np.where(belief.likeness_to_pending(places) > _COPY, 0.0, _gains(belief, *belief.at_end(places)))
         return _Options(places, gains if feasible is None else feasible.worth(gains, places, self.any_complete()))
-
-    def _copies(self, belief: Belief, places: Array, without: int | None) -> NDArray[np.bool_]:
-        """Which places are hardly another configuration than one that is running: what would be learnt there is
-        about to be learnt anyway. Shape (rows,)."""
-        running = sorted(self._known.by_state[TrialState.RUNNING] - {without})
-        if not running:
-            return np.zeros(len(places), dtype=bool)
-        begun = np.array([self._known.trainings[root].place for root in running])
-        return np.asarray(belief.likeness(places, begun).max(axis=1) > _COPY)
 
     def _feasibility(self) -> Feasibility | None:
         """Where configurations are feasible; None while nothing failed."""

@@ -192,7 +192,8 @@ class Knowledge:
             self._surrogate.condition(_joined(seen, self._expected(pending)))
         roots = np.unique(chosen.trainings)
         places = np.array([self.trainings[root].place for root in roots])
-        return Belief(self._surrogate, self._encoding, scale, roots, places, fitted=bool(self._fitted_at))
+        under_way = np.array([self.trainings[root].place for root in pending or ()])
+        return Belief(self._surrogate, self._encoding, scale, roots, places, under_way, bool(self._fitted_at))
 
     def _expected(self, pending: Mapping[int, int]) -> Observations:
         zeros = np.zeros(len(pending))
@@ -290,6 +291,8 @@ class Belief:
     """The trainings among its observations, ascending, shape (trainings,)."""
     places: Array
     """Where they lie, shape (trainings, hyperparameters)."""
+    pending: Array
+    """Where the trainings lie whose outcome it only believes, shape (pending, hyperparameters)."""
     fitted: bool
     """Whether the surrogate's scales were found from observations."""
 
@@ -314,9 +317,12 @@ class Belief:
         which = np.full(count, -1) if trainings is None else trainings
         return self.surrogate.predict(self.encoding.inputs(places), np.ones(count), which)
 
-    def likeness(self, places: Array, others: Array) -> Array:
-        """How alike configurations are, in (0, 1], shape (rows, others)."""
-        return self.surrogate.likeness(self.encoding.inputs(places), self.encoding.inputs(others))
+    def likeness_to_pending(self, places: Array) -> Array:
+        """How alike each place and the pending training most like it are, in [0, 1], shape (rows,); 0: none pends."""
+        if not len(self.pending):
+            return np.zeros(len(places))
+        inputs = self.encoding.inputs
+        return np.asarray(self.surrogate.likeness(inputs(places), inputs(self.pending)).max(axis=1))
 
     def seed_noise(self, value: float) -> float | None:
         """Standard deviation between trainings of one configuration around ``value``, in its units; None while the

@@ -157,9 +157,8 @@ def test_no_worker_begins_a_near_copy_of_what_another_trains() -> None:
         if proposal.parent is None:
             belief = play.advisor._believe()
             assert belief is not None
-            running = [r.configuration for r in play.records if r.state is TrialState.RUNNING]
-            places = [play.advisor._encoding.place(item) for item in (proposal.configuration, *running)]
-            alike = belief.likeness(np.array(places[:1]), np.array(places[1:])) if running else np.zeros(1)
+            place = play.advisor._encoding.place(proposal.configuration)
+            alike = belief.likeness_to_pending(place[None, :])
             assert alike.max() <= 0.9
         play.begin(proposal)
     assert sum(record.parent is None for record in play.records[40:]) >= 2
