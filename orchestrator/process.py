@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
 from pathlib import Path
@@ -27,9 +27,10 @@ class WorkerProcess:
         module: its ``serve`` works for us.
         own_group: whether it and what it starts are a process group of their own, which ends with it; else they end
             with ours.
+        environment: variables; None: ours.
     """
 
-    def __init__(self, module: str, *, own_group: bool = True) -> None:
+    def __init__(self, module: str, *, own_group: bool = True, environment: Mapping[str, str] | None = None) -> None:
         self.connection, theirs = Pipe(duplex=True)
         # Not by multiprocessing, which imports the command's own main module in every process: seconds.
         words = [module, str(theirs.fileno()), str(os.getpid()), json.dumps(sys.path)]
@@ -39,6 +40,7 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 process_group=0 if own_group else None,
+                env=environment,
             )
         self._own_group = own_group
         self._killed_before = killed_for_memory()

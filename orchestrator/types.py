@@ -139,6 +139,14 @@ class MemoryUse:
     peak_bytes: int
     limit_bytes: int
     """What there is for all trials there."""
+    held_bytes: int = 0
+    """What the worker takes there beside it: what it held before (libraries, data, the GPU's context), and what its
+    allocator keeps."""
+
+    @property
+    def footprint(self) -> int:
+        """What the trial and its worker take together, in bytes."""
+        return self.peak_bytes + self.held_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +186,8 @@ class Outcome:
     reason: Reason | None = None
     detail: str = ""
     """For FAILED: one line, then the traceback."""
+    shared: bool = False
+    """Memory ran out that other trials held a part of: nothing is known of the configuration."""
     work: Work | None = field(default=None, compare=False)
     """Filled in by the runner: what the answer with which it ended cost; None: unknown."""
 

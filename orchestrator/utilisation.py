@@ -158,7 +158,7 @@ class Utilisation:
     def ending(self, number: int, outcome: Outcome) -> Iterator[None]:
         """Around the driver's work on the end of trial ``number``; its worker is free."""
         slot = self._of.pop(number)
-        lost = outcome.reason in LOST
+        lost = outcome.reason in LOST or outcome.shared
         if lost:
             self._lost.add(number)
         else:

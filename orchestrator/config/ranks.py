@@ -1,17 +1,19 @@
 """Whether what a trial is given fits the ranks that train it."""
 
+from orchestrator.config.runner import RunnerConfig
 
-def check_ranks(ranks: int, cpus: int, gpus: float) -> None:
+
+def check_ranks(ranks: int, runner: RunnerConfig) -> None:
     """Refuse a trial of several ranks with CPU cores that they cannot share evenly, or with another number of GPUs.
 
     Args:
         ranks: ``trainer.workers``.
-        cpus: ``runner.cpus_per_trial``.
-        gpus: ``runner.gpus_per_trial``.
+        runner: where trials run.
 
     Raises:
         ValueError: with what would fit.
     """
+    cpus, gpus = runner.cpus_per_trial, runner.gpus_per_trial
     if ranks == 1:
         return
     if cpus % ranks:
@@ -23,3 +25,5 @@ def check_ranks(ranks: int, cpus: int, gpus: float) -> None:
         raise ValueError(
             f"trainer.workers={ranks} train a trial on runner.gpus_per_trial={gpus:g}: give {ranks}, one GPU each"
         )
+    if runner.pack is not None:
+        raise ValueError(f"trainer.workers={ranks} train a trial, which is not packed: leave out runner.pack")

@@ -20,6 +20,12 @@ class RunnerConfig:
     """CPU cores, and PyTorch threads, per trial; of all its ranks together (trainer.workers)."""
     gpus_per_trial: float = Field(default=0.0, ge=0.0)
     """GPUs per trial; 0.25 puts four trials on a card."""
+    pack: Literal["auto"] | None = None
+    """auto: as many trials at a time on a card, and in a machine's memory, as fit by the largest peak measured; the
+    first ones by gpus_per_trial, and without GPUs by themselves. null: gpus_per_trial and workers decide."""
+    memory_gb: float | None = Field(default=None, gt=0)
+    """pack=auto: gigabytes of this machine's memory for all trials; null: what is free when the command begins, and
+    on Ray seven tenths of it. Nodes of a cluster say it themselves (ray start --memory)."""
     address: str | None = None
     """Ray cluster to join (auto, HOST:PORT); null: start a private one on this machine."""
     working_dir: str | None = "."
@@ -31,6 +37,17 @@ class RunnerConfig:
             raise ValueError(
                 f"address={self.address}: Ray Client (ray://) is not supported, because study and searcher would run "
                 "elsewhere; run the command on a node with address=auto, or bring it there with ray job submit"
+            )
+        if self.pack is not None and self.name == "inline":
+            raise ValueError("pack=auto: runner=inline runs one trial at a time; runner=local or ray can pack them")
+        if self.pack is not None and self.gpus_per_trial > 1:
+            raise ValueError(
+                f"pack=auto puts several trials on a card: gpus_per_trial={self.gpus_per_trial:g} is above 1"
+            )
+        if self.memory_gb is not None and (self.pack is None or self.address is not None):
+            raise ValueError(
+                f"memory_gb={self.memory_gb:g}: limits what pack=auto packs on this machine; nodes of a cluster are "
+                "given theirs by ray start --memory"
             )
         if self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
             raise ValueError(f"gpus_per_trial={self.gpus_per_trial} must be below 1 or whole")

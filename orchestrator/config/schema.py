@@ -346,7 +346,7 @@ class RunConfig:
             raise ValueError(f"stage={self.stage.name} is unknown; known: {', '.join(known)}")
         if self.deterministic and self.runner.name != "inline" and self.runner.workers is None:
             raise ValueError("deterministic=true needs runner.workers=N: the trials depend on the size of a round")
-        check_ranks(self.trainer.workers, self.runner.cpus_per_trial, self.runner.gpus_per_trial)
+        check_ranks(self.trainer.workers, self.runner)
         for name in self.stages:
             if name in VERBS or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
                 raise ValueError(f"stages.{name}: a stage is named by letters, digits and . _ -, and is no verb")

@@ -11,6 +11,7 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.process import WorkerProcess
 from orchestrator.runners.base import Controller
 from orchestrator.runners.limits import Clock
+from orchestrator.runners.packing import Footprints, OneMachine, free_memory
 from orchestrator.types import Decision, End, EpochResult, Outcome, TrialProgram, TrialSpec
 
 LOOK_S = 1.0
@@ -53,9 +54,14 @@ class LocalRunner:
         self.workers = config.workers or fit
         self._pool: list[_Worker] = []
         self._failed_starts = 0
+        memory = free_memory() if config.memory_gb is None else int(config.memory_gb * 1e9)
+        self._footprints = Footprints(1, memory) if config.pack else None
+        self._environment = {"OMP_NUM_THREADS": str(config.cpus_per_trial), **os.environ}
 
     def run(self, program: TrialProgram, controller: Controller) -> None:
         """See :class:`~orchestrator.runners.base.Runner`."""
+        if self._footprints is not None:
+            controller = OneMachine(controller, self._footprints)
         job = _Job(controller, pickle.dumps(program))
         for worker in self._pool:
             worker.load(job.program)
@@ -88,7 +94,7 @@ class LocalRunner:
         return None
 
     def _start(self, job: "_Job") -> _Worker:
-        worker = _Worker(WorkerProcess("orchestrator.runners.worker"))
+        worker = _Worker(WorkerProcess("orchestrator.runners.worker", environment=self._environment))
         worker.load(job.program)
         self._pool.append(worker)
         return worker

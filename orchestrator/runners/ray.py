@@ -22,7 +22,7 @@ from ray.exceptions import RuntimeEnvSetupError
 from orchestrator.config.runner import RunnerConfig
 from orchestrator.errors import ConfigError
 from orchestrator.runners.base import Controller
-from orchestrator.runners.cluster import Need, alive, capacity, runtime_env
+from orchestrator.runners.cluster import Plan, alive, runtime_env
 from orchestrator.types import TrialProgram
 
 OBJECT_STORE_BYTES = 200 * 1024**2
@@ -35,7 +35,7 @@ class RayRunner:
     def __init__(self, config: RunnerConfig, leave_out: Sequence[Path] = (), ranks: int = 1) -> None:
         """``leave_out``: folders that do not travel to the nodes of a joined cluster; ``ranks``: of each trial."""
         self._config = config
-        self._need = Need.of(config, ranks)
+        self._plan = Plan(config, ranks)
         self._leave_out = leave_out
         self._owned = not ray.is_initialized()
         # Importing Tune takes two seconds, in which Ray's processes can start.
@@ -58,18 +58,20 @@ class RayRunner:
     @property
     def workers(self) -> int:
         """How many trials run at a time on the nodes that are up now."""
-        return capacity(self._need, self._config.workers)
+        return self._plan.workers
 
     def _start(self) -> None:
         if self._config.address is not None:
             self._join(self._config.address)
             return
         needed = (self._config.workers or 0) * self._config.cpus_per_trial
+        memory = None if self._config.memory_gb is None else int(self._config.memory_gb * 1e9)
         ray.init(
             address="local",
             num_cpus=max(needed, os.cpu_count() or 1),
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
+            _memory=memory,
             log_to_driver=False,
             logging_level="error",
             _node_ip_address="127.0.0.1",
@@ -95,8 +97,7 @@ class RayRunner:
         """See :class:`~orchestrator.runners.base.Runner`."""
         from orchestrator.runners.tune import run_trials
 
-        bundles = self._need.bundles
-        run_trials(cloudpickle.dumps(program), list(sys.path), controller, lambda: self.workers, bundles)
+        run_trials(cloudpickle.dumps(program), list(sys.path), controller, self._plan)
 
     def close(self) -> None:
         """Stop the private cluster, or leave the joined one."""

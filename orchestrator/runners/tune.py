@@ -9,7 +9,6 @@ two.
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
@@ -26,33 +25,32 @@ from ray.tune.search.search_algorithm import SearchAlgorithm
 from orchestrator.errors import ConfigError
 from orchestrator.importing import one_line
 from orchestrator.runners.base import Controller
+from orchestrator.runners.bridge import Bridge
+from orchestrator.runners.cluster import Need, Plan
 from orchestrator.runners.limits import Clock
+from orchestrator.runners.packing import Packing
 from orchestrator.runners.ranks import RankedWorker
 from orchestrator.runners.worker import TrialWorker
-from orchestrator.types import Decision, End, EpochResult, Outcome, Reason, TrialSpec, Work
+from orchestrator.types import End, Outcome, Reason, TrialSpec, Work
 
 MOST_WORKERS = 1_000_000
 """Free workers that are kept: all."""
-Bundles = list[dict[str, float]]
-"""By Ray's names of resources, what each rank of a trial gets."""
 LOOK_S = 1.0
 """Seconds between two looks at which nodes are up."""
 
 
-def run_trials(
-    program: bytes, path: list[str], controller: Controller, workers: Callable[[], int], bundles: Bundles
-) -> None:
+def run_trials(program: bytes, path: list[str], controller: Controller, plan: Plan) -> None:
     """Run trials until ``controller`` has none and all are told.
 
     Args:
         program: a pickled :class:`~orchestrator.types.TrialProgram`.
         path: the driver's ``sys.path``.
         controller: what decides.
-        workers: how many trials fit on the nodes that are up; asked again and again.
-        bundles: CPU and GPU of each rank of a trial.
+        plan: how many trials fit, and what each gets; asked again and again.
     """
-    bridge = _Bridge(controller)
-    loop = _Loop(bridge, workers, bundles, {"program": program, "path": path})
+    packing = Packing(controller, plan.footprints) if plan.packs else None
+    bridge = Bridge(packing or controller)
+    loop = _Loop(bridge, plan, packing, {"program": program, "path": path})
     try:
         while not loop.is_finished():
             loop.follow_nodes()
@@ -65,64 +63,8 @@ def run_trials(
         raise bridge.error
 
 
-class _Bridge:
-    """What the two adapters share: which Tune trial is which of ours, and how it ended."""
-
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
-        self.workers = 0
-        """How many trials run at a time."""
-        self.done = False
-        """Whether there is no trial now, and none runs that could change that."""
-        self._numbers: dict[str, int] = {}
-        self._ends: dict[str, Outcome] = {}
-        self.error: BaseException | None = None
-        """What the controller raised. Tune would bury it in a log."""
-
-    def ask(self, trial_id: str) -> TrialSpec | None:
-        spec = None
-        if self.error is None:
-            if len(self._numbers) >= self.workers:
-                return None
-            try:
-                spec = self._controller.ask()
-            except BaseException as error:
-                self.error = error
-        if spec is not None:
-            self._numbers[trial_id] = spec.number
-        self.done = not self._numbers
-        return spec
-
-    def report(self, trial_id: str, result: EpochResult) -> bool:
-        """Whether the trial goes on."""
-        if self.error is not None:
-            return False
-        try:
-            decision = self._controller.report(self._numbers[trial_id], result)
-        except BaseException as error:
-            self.error = error
-            return False
-        if decision is not Decision.CONTINUE:
-            self._ends[trial_id] = Outcome(End.STOPPED if decision is Decision.STOP else End.PAUSED)
-        return decision is Decision.CONTINUE
-
-    def ended(self, trial_id: str, outcome: Outcome) -> None:
-        """Note how the trial has ended, where it was not decided before that it should."""
-        self._ends.setdefault(trial_id, outcome)
-
-    def worked(self, trial_id: str, work: Work) -> None:
-        """Note what it cost to end the trial early; without effect where the controller's error ended it."""
-        if trial_id in self._ends:
-            self._ends[trial_id] = replace(self._ends[trial_id], work=work)
-
-    def tell(self, trial_id: str, outcome: Outcome) -> None:
-        number = self._numbers.pop(trial_id, None)
-        if number is None or self.error is not None:
-            return
-        try:
-            self._controller.tell(number, self._ends.pop(trial_id, outcome))
-        except BaseException as error:
-            self.error = error
+def _place(need: Need) -> PlacementGroupFactory:
+    return PlacementGroupFactory(need.bundles, strategy="PACK")
 
 
 class _Trial(Trial):  # type: ignore[misc]
@@ -142,9 +84,10 @@ class _Trial(Trial):  # type: ignore[misc]
 class _AskTell(SearchAlgorithm):  # type: ignore[misc]
     """Tune's view of ``ask`` and ``tell``."""
 
-    def __init__(self, bridge: _Bridge, resources: PlacementGroupFactory) -> None:
+    def __init__(self, bridge: Bridge, plan: Plan, packing: Packing | None) -> None:
         self._bridge = bridge
-        self._resources = resources
+        self._plan = plan
+        self._packing = packing
 
     def next_trial(self) -> Trial | None:
         trial_id = Trial.generate_id()
@@ -152,7 +95,10 @@ class _AskTell(SearchAlgorithm):  # type: ignore[misc]
         if spec is None:
             self._finished = self._bridge.done
             return None
-        return _Trial(spec, trial_id, self._resources)
+        alone = self._packing is not None and spec.number in self._packing.alone
+        if alone:
+            self._bridge.draining.add(trial_id)
+        return _Trial(spec, trial_id, _place(self._plan.need(alone)))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         died = Outcome(End.FAILED, Reason.WORKER_DIED, "its worker process or the node it was on died")
@@ -162,7 +108,7 @@ class _AskTell(SearchAlgorithm):  # type: ignore[misc]
 class _Reporting(TrialScheduler):  # type: ignore[misc]
     """Tune's view of ``report``."""
 
-    def __init__(self, bridge: _Bridge) -> None:
+    def __init__(self, bridge: Bridge) -> None:
         super().__init__()
         self._bridge = bridge
 
@@ -191,57 +137,77 @@ class _Reporting(TrialScheduler):  # type: ignore[misc]
         return "decided by the study"
 
 
+def _lost(actor: Any) -> bool:
+    """Whether it is gone: Ray says so of a worker only when it is asked for something."""
+    return bool(ray._private.state.actors(actor._actor_id.hex())["State"] != "ALIVE")
+
+
 class _Loop(TuneController):  # type: ignore[misc]
     """Tune's event loop, without its files, and with workers that stay."""
 
     def __init__(
         self,
-        bridge: _Bridge,
-        workers: Callable[[], int],
-        bundles: Bundles,
+        bridge: Bridge,
+        plan: Plan,
+        packing: Packing | None,
         arguments: dict[str, Any],
     ) -> None:
-        alone, resources = len(bundles) == 1, PlacementGroupFactory(bundles, strategy="PACK")
-        self._resources = bundles[0]
+        need = plan.need()
+        self._plan = plan
+        self._next = _place(need)
         # What Tune believes that there is; Ray itself knows which node has it.
-        self._total = dict(self._resources)
+        self._total: dict[str, float] = dict(need.bundles[0])
         super().__init__(
-            search_alg=_AskTell(bridge, resources),
+            search_alg=_AskTell(bridge, plan, packing),
             scheduler=_Reporting(bridge),
             reuse_actors=True,
             # Without placement groups where a trial is one actor: Ray finds a place for that by itself.
             resource_manager_factory=lambda: (
-                FixedResourceManager(self._total) if alone else PlacementGroupResourceManager()
+                FixedResourceManager(self._total) if need.ranks == 1 else PlacementGroupResourceManager()
             ),
         )
-        self._fitting = workers
         self._looked = -LOOK_S
         self._bridge = bridge
         self._clocks: dict[Trial, Clock] = {}
         self._arguments = arguments
         # No environment of its own, so that Ray takes a process that it has started in advance.
-        self._worker_class = ray.remote(TrialWorker if alone else RankedWorker)
+        self._worker_class = ray.remote(TrialWorker if need.ranks == 1 else RankedWorker)
         # A free worker is kept for the next trial, also while a stage waits for its last one.
-        self._actor_cache.increase_max(resources, MOST_WORKERS)
+        self._actor_cache.increase_max(self._next, MOST_WORKERS)
 
     def follow_nodes(self) -> None:
         """Use as many workers as fit on the nodes that are up, and none that is gone."""
         if time.monotonic() - self._looked < LOOK_S:
             return
-        workers = self._fitting()
+        workers = self._plan.workers
         self._looked = time.monotonic()
         if workers < self._bridge.workers:
-            self._forget_lost()
+            self._end_free(lambda request, actor: _lost(actor))
         self._bridge.workers = workers
         self._max_pending_trials = max(1, workers)
-        self._total.update({name: amount * workers for name, amount in self._resources.items()})
+        self._follow_need()
+        # Where trials get different shares, only Ray knows how many fit.
+        count = MOST_WORKERS if self._plan.packs else workers
+        self._total.update({name: amount * count for name, amount in self._next.bundles[0].items()})
 
-    def _forget_lost(self) -> None:
-        """Free workers that are gone: Ray says so of a worker only when it is asked for something."""
-        for actors in self._actor_cache._cached_objects.values():
+    def _follow_need(self) -> None:
+        """Free workers go that hold another share of a card or of memory than the next trial gets, and all of them
+        where one is to have it to itself."""
+        now = _place(self._plan.need())
+        if now != self._next:
+            self._actor_cache.decrease_max(self._next, MOST_WORKERS)
+            self._actor_cache.increase_max(now, MOST_WORKERS)
+            self._next = now
+            self._end_free(lambda request, actor: request != now)
+        if self._bridge.draining:
+            self._end_free(lambda request, actor: True)
+
+    def _end_free(self, which: Callable[[PlacementGroupFactory, Any], bool]) -> None:
+        """End the free workers of which ``which`` says so, of what they hold and who they are."""
+        for request, actors in self._actor_cache._cached_objects.items():
             for tracked in list(actors):
                 actor, _ = self._actor_manager._live_actors_to_ray_actors_resources[tracked]
-                if ray._private.state.actors(actor._actor_id.hex())["State"] != "ALIVE":
+                if which(request, actor):
                     actors.remove(tracked)
                     self._actor_cache._num_cached_objects -= 1
                     self._actor_manager.remove_actor(tracked, kill=True)
@@ -288,6 +254,7 @@ class _Loop(TuneController):  # type: ignore[misc]
         """The next epoch. The first one brings what the trial is."""
         arguments = (trial.config.pop("spec"),) if trial.config else ()
         if arguments:
+            self._bridge.draining.discard(trial.trial_id)
             self._clocks[trial] = Clock(*arguments)
         self._clocks[trial].restart()
         self._schedule_trial_task(
@@ -325,7 +292,7 @@ class _Loop(TuneController):  # type: ignore[misc]
     def _process_trial_failure(self, trial: Trial, exception: Exception) -> None:
         """The worker is lost. Whether the trial is retried is the controller's to say, and Tune need not write the
         error to a file."""
-        self._forget_lost()
+        self._end_free(lambda request, actor: _lost(actor))
         if isinstance(exception, RuntimeEnvSetupError) or getattr(exception, "actor_init_failed", False):
             self._bridge.error = ConfigError(
                 f"runner: no worker can start: {one_line(exception)}; docs/cluster.md says what every "

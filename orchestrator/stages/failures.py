@@ -21,14 +21,15 @@ class Failures:
 
     def restarts(self, record: TrialRecord, outcome: Outcome) -> bool:
         """Whether the trial goes on with another worker."""
-        died = outcome.end is End.FAILED and outcome.reason is Reason.WORKER_DIED
+        died = outcome.end is End.FAILED and (outcome.reason is Reason.WORKER_DIED or outcome.shared)
         return died and record.restarts < self._config.max_restarts
 
     def restart_line(self, record: TrialRecord, outcome: Outcome) -> str:
         """What the user is told of a restart."""
+        where = "by itself" if outcome.shared else "with another"
         return (
-            f"trial {record.number}: {outcome.detail}; it goes on from its last checkpoint with another "
-            f"(restart {record.restarts} of at most {self._config.max_restarts})"
+            f"trial {record.number}: {next(iter(outcome.detail.splitlines()), '')}; it goes on from its last "
+            f"checkpoint {where} (restart {record.restarts} of at most {self._config.max_restarts})"
         )
 
     def check_user_error(self, outcome: Outcome, records: Iterable[TrialRecord]) -> None:

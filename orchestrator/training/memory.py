@@ -15,6 +15,8 @@ from orchestrator.types import MemoryUse
 
 GPU_SHARE = 0.95
 """Of a GPU's memory, what PyTorch's tensors may take: the CUDA context and fragments take the rest (our guess)."""
+CONTEXT_BYTES = 700 * 1024**2
+"""What a process takes of a GPU before its first tensor, with the libraries' kernels: our guess, never measured."""
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 """What Linux allows a container: control groups of version 2, and 1."""
 
@@ -31,16 +33,21 @@ class MemoryMeter:
         self._before = _reset_peak()
         self._limit = _machine_limit()
         if self._device is not None:
+            # What the trial before has freed, but the allocator has kept, would count as this one's.
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self._device)
 
     def read(self) -> tuple[MemoryUse, ...]:
         """The peaks so far; without what cannot be measured here."""
         found = []
         if self._before is not None and (peak := _status("VmHWM")) is not None:
-            found.append(MemoryUse("host", max(0, peak - self._before), max(1, self._limit - self._before)))
+            grown = max(0, peak - self._before)
+            found.append(MemoryUse("host", grown, max(1, self._limit - self._before), self._before))
         if self._device is not None:
             total = torch.cuda.get_device_properties(self._device).total_memory
-            found.append(MemoryUse("gpu", torch.cuda.max_memory_allocated(self._device), int(GPU_SHARE * total)))
+            peak = torch.cuda.max_memory_allocated(self._device)
+            kept = max(0, torch.cuda.max_memory_reserved(self._device) - peak)
+            found.append(MemoryUse("gpu", peak, int(GPU_SHARE * total), CONTEXT_BYTES + kept))
         return tuple(found)
 
 

@@ -19,6 +19,7 @@ from orchestrator.config.compose import from_plain, to_plain, to_run_config, to_
 from orchestrator.config.entry import multirun_name, register_options, run_command, use_words
 from orchestrator.config.hyperparameters import from_flat
 from orchestrator.config.ranks import check_ranks
+from orchestrator.config.runner import RunnerConfig
 from orchestrator.config.schema import RunConfig
 
 ROOT = Path(__file__).parents[2]
@@ -308,10 +309,26 @@ def command(folder: Path, *words: str) -> str:
     return done.stdout
 
 
-def test_ranks_need_a_core_each_and_a_gpu_each_or_none() -> None:
-    check_ranks(1, 1, 0.25)
-    check_ranks(2, 4, 2.0)
+def test_ranks_need_as_many_cores_each_and_a_gpu_each_or_none() -> None:
+    check_ranks(1, RunnerConfig(gpus_per_trial=0.25, pack="auto"))
+    check_ranks(2, RunnerConfig(cpus_per_trial=4, gpus_per_trial=2.0))
     with pytest.raises(ValueError, match=r"trainer.workers=2 .* runner.cpus_per_trial=3: give a multiple of 2"):
-        check_ranks(2, 3, 0.0)
+        check_ranks(2, RunnerConfig(cpus_per_trial=3))
     with pytest.raises(ValueError, match=r"runner.gpus_per_trial=0.5: give 2, one GPU each"):
-        check_ranks(2, 2, 0.5)
+        check_ranks(2, RunnerConfig(cpus_per_trial=2, gpus_per_trial=0.5))
+    with pytest.raises(ValueError, match=r"leave out runner.pack"):
+        check_ranks(2, RunnerConfig(cpus_per_trial=2, pack="auto"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"name": "inline", "pack": "auto"}, "one trial at a time"),
+        ({"pack": "auto", "gpus_per_trial": 2.0}, "gpus_per_trial=2 is above 1"),
+        ({"memory_gb": 4.0}, "limits what pack=auto packs"),
+        ({"memory_gb": 4.0, "pack": "auto", "address": "auto"}, "ray start --memory"),
+    ],
+)
+def test_packing_that_cannot_be_is_refused(asked: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        RunnerConfig(**asked)

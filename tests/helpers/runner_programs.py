@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from orchestrator.errors import InfeasibleTrialError, StorageError
-from orchestrator.types import EpochResult, Reason, TrialSpec
+from orchestrator.training.memory import MemoryMeter
+from orchestrator.types import EpochResult, MemoryUse, Reason, TrialSpec
 
 PATIENCE_S = 60
 """How long a waiting trial waits before it gives up (and its test fails)."""
@@ -54,6 +57,41 @@ class Play:
             note(spec.directory, f"closed {spec.number} after epoch {epoch}")
             raise
         note(spec.directory, f"finished {spec.number}")
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Holds ``mb`` megabytes of the machine's memory for its epochs, and measures it.
+
+    With ``gpu``, so many gigabytes of a card of 10 are told to have been measured instead. With ``whole`` it is out
+    of memory unless Ray gave it a whole card; with ``until`` it waits for that file. The metrics say what Ray gave.
+    """
+
+    def __call__(self, spec: TrialSpec) -> Iterator[EpochResult]:
+        meter = MemoryMeter(torch.device("cpu"))
+        held = torch.ones(int(spec.configuration["mb"]) * 1024**2, dtype=torch.uint8)
+        if "whole" in spec.configuration and given()["GPU"] < 1:
+            raise InfeasibleTrialError(Reason.OUT_OF_MEMORY, "CUDA out of memory, on purpose")
+        memory = meter.read()
+        if "gpu" in spec.configuration:
+            peak = int(float(spec.configuration["gpu"]) * 1e9)
+            memory = (MemoryUse("gpu", peak, 9_000_000_000, 1_000_000_000),)
+        for epoch in range(1, spec.epochs + 1):
+            if "until" in spec.configuration:
+                wait_for(spec.directory / str(spec.configuration["until"]))
+            yield EpochResult(epoch, float(held[0]), {**given(), "threads": threads()}, memory=memory)
+
+
+def given() -> dict[str, float]:
+    """What Ray has given to this worker; nothing where it is none of Ray's."""
+    import ray
+
+    return ray.get_runtime_context().get_assigned_resources() if ray.is_initialized() else {}
+
+
+def threads() -> float:
+    """What libraries of the user's code that read it take for the number of their threads."""
+    return float(os.environ["OMP_NUM_THREADS"])
 
 
 def user_code() -> None:
