@@ -79,6 +79,9 @@ class Plan:
         if self.packs and not need.gpus and not need.memory and self.footprints.at_once() is not None:
             # Nothing is known of their memory yet.
             fit = min(fit, 1)
+        if self.packs and not need.gpus and self.footprints.need("gpu") is not None:
+            # Cards that Ray was not asked for: all see the first one.
+            fit = min(fit, self.footprints.at_once() or fit)
         return fit if self._most is None else min(fit, self._most)
 
     def need(self, alone: bool = False) -> Need:

@@ -51,12 +51,18 @@ class LocalRunner:
 
     def __init__(self, config: RunnerConfig) -> None:
         fit = max(1, (os.cpu_count() or 1) // config.cpus_per_trial)
-        self.workers = config.workers or fit
+        self._most = config.workers or fit
         self._pool: list[_Worker] = []
         self._failed_starts = 0
         memory = free_memory() if config.memory_gb is None else int(config.memory_gb * 1e9)
         self._footprints = Footprints(1, memory) if config.pack else None
         self._environment = {"OMP_NUM_THREADS": str(config.cpus_per_trial), **os.environ}
+
+    @property
+    def workers(self) -> int:
+        """How many trials run at a time, for all that is known of their memory."""
+        fit = None if self._footprints is None else self._footprints.at_once()
+        return self._most if fit is None else min(fit, self._most)
 
     def run(self, program: TrialProgram, controller: Controller) -> None:
         """See :class:`~orchestrator.runners.base.Runner`."""
@@ -79,7 +85,7 @@ class LocalRunner:
 
     def _hand_out(self, job: "_Job") -> None:
         """Give every free worker a trial; start workers while there are trials for them."""
-        while sum(worker.busy for worker in self._pool) < self.workers and (spec := job.ask()) is not None:
+        while sum(worker.busy for worker in self._pool) < self._most and (spec := job.ask()) is not None:
             worker = self._free() or self._start(job)
             worker.spec = spec
             if worker.up:

@@ -15,7 +15,7 @@ from pathlib import Path
 from orchestrator.runners.base import Controller
 from orchestrator.types import Decision, EpochResult, MemoryUse, Outcome, TrialSpec
 
-log = logging.getLogger("orchestrator.packing")
+log = logging.getLogger("orchestrator.files")
 
 HEADROOM = 1.1
 """How much more than the largest footprint each trial is given: our guess."""
@@ -36,6 +36,7 @@ class Footprints:
         self._totals = {} if host_bytes is None else {"host": host_bytes}
         self._largest: dict[str, int] = {}
         self._blind = False
+        self._told: int | None = first
 
     def note(self, uses: Iterable[MemoryUse]) -> None:
         """Take in what a trial has measured."""
@@ -47,7 +48,9 @@ class Footprints:
             before = self._largest.get(use.where, 0)
             if use.footprint > before:
                 self._largest[use.where] = use.footprint
-                log.info("largest footprint on the %s: %.3g GB", use.where, use.footprint / 1e9)
+                if (fit := self.at_once()) != self._told:
+                    log.info("a trial takes %.3g GB of the %s; at a time fit: %s", use.footprint / 1e9, use.where, fit)
+                    self._told = fit
 
     def ended(self) -> None:
         """A trial has ended. If none has measured anything by then, nothing can be measured here."""

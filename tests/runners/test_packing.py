@@ -61,18 +61,19 @@ class Restarting:
 
 
 def local(**asked: Any) -> LocalRunner:
-    return LocalRunner(RunnerConfig(name="local", workers=4, pack="auto", **asked))
+    return LocalRunner(RunnerConfig(name="local", workers=4, pack="auto", cpus_per_trial=2, **asked))
 
 
-def test_as_many_trials_as_the_machines_memory_holds(tmp_path: Path) -> None:
+def test_as_many_trials_as_the_machines_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first one by itself; then two, as many as fit; and one beside what is too large for two."""
+    monkeypatch.delenv("OMP_NUM_THREADS")
     first = Restarting(tmp_path, [{"mb": 50}])
     runner = local()
     runner.run(Hold(), first)
     runner.close()
     [use] = first.results[0].memory
     assert use.peak_bytes > 50 * 1024**2
-    assert first.results[0].metrics["threads"] == 1
+    assert first.results[0].metrics["threads"] == 2
     room = HEADROOM * use.footprint * 2.5
     trials: list[dict[str, Any]] = [{"mb": 50}] * 4 + [{"mb": int(0.5 * room / 1e6)}] + [{"mb": 50}] * 2
     controller = Restarting(tmp_path, trials)
@@ -203,8 +204,8 @@ print(json.dumps({
 
 
 def test_on_ray_trials_get_the_share_of_a_card_that_they_need(tmp_path: Path) -> None:
-    """The first gets all of a (logical) card and takes 3 GB of its 10: then three may share it, and two do. One of them is
-    out of memory: it begins again when the other has ended, with all of the card; the one after it has a share again."""
+    """The first gets all of a (logical) card and takes 3 GB of its 10: then three may share it, and two do. One of
+    them is out of memory: it begins again when the other has ended, with all of the card; the next has a share."""
     paths = [
         str(Path(__file__).resolve().parents[2]),
         str(Path(__file__).parents[1] / "helpers"),
