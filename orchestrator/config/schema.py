@@ -347,7 +347,7 @@ class RunConfig:
         if self.deterministic and self.runner.name != "inline" and self.runner.workers is None:
             raise ValueError("deterministic=true needs runner.workers=N: the trials depend on the size of a round")
         if self.deterministic and self.runner.pack is not None:
-            raise ValueError("deterministic=true runs rounds of one size, which runner.pack=auto changes: leave one out")
+            raise ValueError("deterministic=true runs rounds of one size, which runner.pack=auto changes")
         check_ranks(self.trainer.workers, self.runner)
         for name in self.stages:
             if name in VERBS or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):

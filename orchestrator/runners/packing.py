@@ -49,7 +49,7 @@ class Footprints:
             if use.footprint > before:
                 self._largest[use.where] = use.footprint
                 if (fit := self.at_once()) != self._told:
-                    log.info("a trial takes %.3g GB of the %s; at a time fit: %s", use.footprint / 1e9, use.where, fit)
+                    log.info("a trial takes %.3g GB, %s; at a time fit: %s", use.footprint / 1e9, use.where, fit)
                     self._told = fit
 
     def ended(self) -> None:
