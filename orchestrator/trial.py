@@ -18,6 +18,7 @@ from orchestrator.config.hyperparameters import from_flat
 from orchestrator.config.schema import TaskConfig, TrainerConfig
 from orchestrator.errors import InfeasibleTrialError, StorageError
 from orchestrator.masking import mask_addresses
+from orchestrator.tasks.base import Splits, Task
 from orchestrator.tasks.loading import load_once
 from orchestrator.training.fit import fit, restore
 from orchestrator.training.loop import Loop
@@ -57,13 +58,16 @@ class TrainingProgram:
             raise named(error) from None
 
     def _fit(self, spec: TrialSpec, group: Group) -> Iterator[EpochResult]:
-        task, splits = load_once(self.task)
+        task, splits = self._load(spec)
         return fit(task, splits, from_flat(spec.configuration), self.trainer, spec, group)
+
+    def _load(self, spec: TrialSpec) -> tuple[Task, Splits]:
+        return load_once(self.task)
 
     def follow(self, spec: TrialSpec, group: Group) -> Loop:
         """The trial on another rank than the first, up to where it begins or goes on."""
         use_threads(max(1, self.threads // self.trainer.workers))
-        task, splits = load_once(self.task)
+        task, splits = self._load(spec)
         loop = Loop(task, splits, from_flat(spec.configuration), self.trainer, spec, group)
         restore(loop)
         return loop

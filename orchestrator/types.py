@@ -10,6 +10,9 @@ from typing import Protocol
 Value = bool | int | float | str
 """The value of one hyperparameter."""
 
+NO_TRIAL = -1
+"""The number of what a runner executes that is no trial of the study."""
+
 Configuration = Mapping[str, Value]
 """One value for every hyperparameter, by dotted name (``optimizer.lr``), varied or fixed."""
 

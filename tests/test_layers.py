@@ -19,7 +19,7 @@ LAYERS = [
     ["config"],
     ["tracking", "tasks"],
     ["training", "serving"],
-    ["trial", "ranks", "study", "preflight"],
+    ["trial", "ranks", "batch_probe", "study", "preflight"],
     ["runners"],
     ["stages"],
     ["ensemble"],
@@ -77,7 +77,7 @@ DOORS = {
     ],
     "pandas": ["tracking.mlflow_models"],
     "pyarrow": ["report.logbook", "serving.files", "stores"],
-    "torch": ["tasks", "serving", "training", "trial", "preflight", "ensemble"],
+    "torch": ["tasks", "serving", "training", "trial", "batch_probe", "preflight", "ensemble"],
     "pydantic": ["config"],
 }
 

@@ -46,6 +46,7 @@ from orchestrator.report.logbook import logbook
 from orchestrator.report.page import REPORT_FILE, Report, write_report
 from orchestrator.report.view import read_view, view_of
 from orchestrator.stages.ledger import describe_reads
+from orchestrator.stages.memory_limit import limit_batch_size
 from orchestrator.stages.notes import over_seeds
 from orchestrator.stages.preflight import baselines, check_names, compare_with_baselines, run_preflight_stage
 from orchestrator.stages.recipe import StageSequence
@@ -186,6 +187,7 @@ def _train(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> None
     began = time.monotonic()
     runner = make_runner(sweep.config)
     try:
+        limit_batch_size(sweep, runner)
         usage = Utilisation(runner.workers, began=began)
         stages = StageSequence(sweep, names, stopping, runner.workers, usage)
         try:

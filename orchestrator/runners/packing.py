@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.runners.base import Controller
-from orchestrator.types import Decision, EpochResult, MemoryUse, Outcome, TrialSpec
+from orchestrator.types import NO_TRIAL, Decision, EpochResult, MemoryUse, Outcome, TrialSpec
 
 log = logging.getLogger("orchestrator.files")
 
@@ -111,7 +111,8 @@ class Packing:
             detail = f"memory ran out of which others held a part: {outcome.detail}"
             outcome = replace(outcome, shared=True, detail=detail)
         self._together.discard(number)
-        self._footprints.ended()
+        if number != NO_TRIAL:
+            self._footprints.ended()
         self._controller.tell(number, outcome)
 
 

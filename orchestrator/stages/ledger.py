@@ -226,6 +226,17 @@ class Ledger:
         """Of each command that searched: ``began``, ``seconds``, and ``workers``: seconds by use, of each."""
         return list(self._data.get("usage", []))
 
+    def note_batch_limit(self, size: int) -> None:
+        """Note the largest batch size that memory holds; 0: none."""
+        self._data["batch_limit"] = size
+        self._write()
+
+    @property
+    def batch_limit(self) -> int | None:
+        """The largest batch size that memory holds; None: it was not tried."""
+        size: int | None = self._data.get("batch_limit")
+        return size
+
     def note_test_read(self) -> None:
         """Note that the test split is read now. It should be for the first time, or with the user's consent
         (``ensemble.read_test_again``): see :meth:`test_reader`."""

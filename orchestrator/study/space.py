@@ -150,6 +150,10 @@ class SearchSpace:
         """Name to stored distribution."""
         return {name: item.distribution for name, item in self.hyperparameters.items()}
 
+    def with_range(self, config: RangeConfig, name: str) -> "SearchSpace":
+        """The same with another range for ``name``."""
+        return SearchSpace({**self.hyperparameters, name: Hyperparameter(name, config)})
+
     def whole(self, name: str) -> Window:
         """The range that a stage searches when it asks about ``name``."""
         item = self[name]
