@@ -75,7 +75,7 @@ def test_a_search_proposes_no_batch_that_memory_does_not_hold(
 
 
 @pytest.mark.parametrize(
-    ("fits", "told"), [(100, "the largest batch that fits has 100 examples"), (0, "not even one")]
+    ("fits", "told"), [(99, "the largest batch that fits has 99 examples"), (0, "not even one")]
 )
 def test_a_default_that_does_not_fit_is_refused(
     fits: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

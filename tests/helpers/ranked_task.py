@@ -21,7 +21,7 @@ class Ranked(ClassificationTask):
         folder: where notes go.
         how: ``killed``: the second rank kills itself in the third epoch, the first time; ``raises``: it raises then,
             every time; ``memory``: it says that memory is out; ``nan``: every loss of the second rank is NaN;
-            ``large``: it says so of more than 12 examples; ``waits``: it waits in the third epoch for the file ``go``.
+            ``large``: it does of more than 12 examples; ``waits``: it waits in the third epoch for the file ``go``.
     """
 
     def __init__(self, folder: str = "", how: str = "") -> None:
