@@ -74,9 +74,7 @@ def test_a_search_proposes_no_batch_that_memory_does_not_hold(
     assert main(words) == 0
 
 
-@pytest.mark.parametrize(
-    ("fits", "told"), [(99, "the largest batch that fits has 99 examples"), (0, "not even one")]
-)
+@pytest.mark.parametrize(("fits", "told"), [(99, "the largest batch that fits has 99 examples"), (0, "not even one")])
 def test_a_default_that_does_not_fit_is_refused(
     fits: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
