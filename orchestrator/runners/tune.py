@@ -312,8 +312,8 @@ class _Loop(TuneController):  # type: ignore[misc]
         self._forget_lost()
         if isinstance(exception, RuntimeEnvSetupError) or getattr(exception, "actor_init_failed", False):
             self._bridge.error = ConfigError(
-                f"runner: no worker can start: {one_line(exception)}; what every node must have installed is in the "
-                "README, On a cluster"
+                f"runner: no worker can start: {one_line(exception)}; docs/cluster.md says what every "
+                "node must have installed"
             )
         if isinstance(exception, OutOfMemoryError):
             detail = "Ray killed its worker: the node is low on memory"
