@@ -49,7 +49,8 @@ class DistillResult:
     validation: Mapping[str, Mapping[str, float]]
     """``label_only``, ``student`` (means over the seeds) and ``ensemble`` (cross-fitted) to the objective."""
     test: Mapping[str, Mapping[str, float]]
-    """``label_only`` and ``student`` to their scores (means over the seeds); empty: the test split was not read."""
+    """``label_only`` and ``student`` (means over the seeds) and ``shipped`` (the student that is kept) to scores;
+    empty: the test split was not read."""
     changed: Mapping[str, Value]
     """Arguments of the student's model that are not the winner's."""
 
@@ -134,7 +135,8 @@ def compare(
     if ensembles:
         validation["ensemble"] = {objective: ensembles[-1][objective]}
         recovered = _recovered(direction, means, ensembles[-1][objective])
-    _keep(sweep, configuration, students)
+    kept = min(range(len(students)), key=lambda index: direction.cost(students[index].value))
+    _keep(sweep, configuration, kept, students[kept])
     own, best = from_flat(configuration).model, sweep.best
     before = {} if best is None else from_flat(best.configuration).model
     error = stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
@@ -145,7 +147,7 @@ def compare(
         gain_error=error,
         recovered=recovered,
         validation=validation,
-        test=_tested(sweep, own, {"label_only": label_only, "student": students}),
+        test=_tested(sweep, own, {"label_only": label_only, "student": students, "shipped": [students[kept]]}),
         changed={name: value for name, value in own.items() if value != before.get(name)},
     )
 
@@ -175,16 +177,14 @@ def _recovered(direction: Direction, means: Sequence[float], ensemble: float) ->
     return (label - student) / (label - whole) if label > whole else None
 
 
-def _keep(sweep: Sweep, configuration: Configuration, students: Sequence[Training]) -> None:
-    seed = min(range(len(students)), key=lambda index: sweep.direction.cost(students[index].value))
-    state = students[seed].state
+def _keep(sweep: Sweep, configuration: Configuration, seed: int, student: Training) -> None:
     record = {
         "seed": seed,
-        "value": students[seed].value,
+        "value": student.value,
         "model": dict(from_flat(configuration).model),
         "configuration": dict(configuration),
-        "file": save_weights(sweep.folder, "student", state),
-        "digest": digest_of(state),
+        "file": save_weights(sweep.folder, "student", student.state),
+        "digest": digest_of(student.state),
     }
     write_json(sweep.folder / STUDENT_FILE, record)
 

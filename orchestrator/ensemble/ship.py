@@ -180,11 +180,16 @@ def track_models(sweep: Sweep) -> list[str]:
             files=_configuration_files(sweep, name),
             metrics={f"winner/{sweep.task.objective}": best.value} if best and best.value is not None else {},
             package=folder,
-            registered=f"{sweep.name}-{name}",
+            registered=registered_name(sweep.name, name),
         )
         sweep.tracker.model(SWEEP, entry)
         found.append(name)
     return found
+
+
+def registered_name(sweep: str, model: str) -> str:
+    """In MLflow's registry. Each version has the alias that is the version of the model's description."""
+    return f"{sweep}-{model}"
 
 
 def _configuration_files(sweep: Sweep, name: str) -> tuple[Path, ...]:

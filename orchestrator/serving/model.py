@@ -128,13 +128,14 @@ class Model:
         self.network = network
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> "Model":
+    def load(cls, folder: Path | str, device: str = "cpu") -> "Model":
         """The model in ``folder``. No code in its files is executed (``weights_only``).
 
         Raises:
             StorageError: there is none, or it is damaged or of another version of this package.
             ConfigError: its task cannot be imported.
         """
+        folder = Path(folder)
         description = read_description(folder)
         task = build_target(description.task, dict(description.args), "task._target_")
         members = []

@@ -1,5 +1,6 @@
 """``stage=distill``: a student of the ensemble beside the same network without a teacher."""
 
+import html
 import json
 import re
 import sys
@@ -81,6 +82,18 @@ def test_a_student_is_tuned_trained_in_pairs_and_shipped(capsys: pytest.CaptureF
 
     assert main(["stage=distill", *words]) == 0
     assert "[distill] finished before; skipped" in capsys.readouterr().out
+
+    # What to ship, on the page: the student's own value and cost, and lines that run.
+    page = html.unescape((FOLDER / "report.html").read_text())
+    shown = page[page.index('<section id="ship">') :]
+    size = sum(value.numel() for value in network.parameters())
+    assert f"<td>student seed {student['seed']} ({student['digest']})</td><td>{student['value']:.4g}</td>" in shown
+    assert f"<td>{size:,}</td>" in shown
+    lines = re.search(r"(from orchestrator\.serving[^<]*models/student[^<]*)", shown)
+    assert lines is not None
+    known = {"inputs": interface.example.numpy()}
+    exec(lines[1], known)
+    assert np.array_equal(known["predictions"], shipped)
 
 
 def test_a_student_that_the_task_cannot_build_is_refused_before_anything_is_trained(
