@@ -7,8 +7,8 @@ one batch of the evaluation. The size is doubled while it fits, and then bisecte
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
-import torch
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from orchestrator.config.schema import TrainerConfig
@@ -35,7 +35,7 @@ class BatchProbe(TrainingProgram):
 
     def __call__(self, spec: TrialSpec) -> Iterator[EpochResult]:
         """Yield whenever a larger size fits."""
-        examples = len(self._whole().train)  # type: ignore[arg-type]
+        examples = len(super()._load(spec)[1].train)  # type: ignore[arg-type]
         first = int(spec.configuration[BATCH_SIZE])
         found = largest(lambda size: self._fits(spec, size), first, min(self.highest, examples))
         for tries, size in enumerate(found, start=1):
@@ -51,20 +51,13 @@ class BatchProbe(TrainingProgram):
             return not error.reason.of_memory
         return True
 
-    def _whole(self) -> Splits:
-        return super()._load(None)[1]
-
-    def _load(self, spec: TrialSpec | None) -> tuple[Task, Splits]:
+    def _load(self, spec: TrialSpec) -> tuple[Task, Splits]:
         task, splits = super()._load(spec)
-        if spec is None:
-            return task, splits
         train = _first(splits.train, 2 * int(spec.configuration[BATCH_SIZE]))
         return task, replace(splits, train=train, validation=_first(splits.validation, self.trainer.eval_batch_size))
 
 
-def _first(
-    dataset: Dataset[tuple[torch.Tensor, torch.Tensor]], count: int
-) -> Dataset[tuple[torch.Tensor, torch.Tensor]]:
+def _first(dataset: Dataset[Any], count: int) -> Dataset[Any]:
     """The first ``count`` examples; tensors in memory stay tensors."""
     if isinstance(dataset, TensorDataset):
         return TensorDataset(*(values[:count] for values in dataset.tensors))

@@ -19,12 +19,13 @@ def limit_batch_size(sweep: Sweep, runner: Runner) -> None:
     """
     if BATCH_SIZE not in sweep.space or not _wanted(sweep):
         return
-    if sweep.ledger.batch_limit is None:
-        found = _probe(sweep, runner)
-        if found is None:
+    limit = sweep.ledger.batch_limit
+    if limit is None:
+        limit = _probe(sweep, runner)
+        if limit is None:
             return
-        sweep.ledger.note_batch_limit(found)
-    _apply(sweep, sweep.ledger.batch_limit)
+        sweep.ledger.note_batch_limit(limit)
+    _apply(sweep, limit)
 
 
 def _wanted(sweep: Sweep) -> bool:
