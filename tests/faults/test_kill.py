@@ -70,7 +70,7 @@ def kill_after(folder: Path, trials: int, number: signal.Signals, *words: str) -
     process = reach(folder, trials, *words)
     belongings = Belongings.of(process.pid)
     assert any("orchestrator/start.py" in w or w.startswith("ray::") for w in belongings.processes.values())
-    if number is signal.SIGINT or "runner=local" in words and number is signal.SIGTERM:
+    if number is signal.SIGINT or (number is signal.SIGTERM and "runner=local" in words):
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
