@@ -33,8 +33,8 @@ OBJECT_STORE_BYTES = 200 * 1024**2
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """``ray.init`` takes SIGTERM for itself, in Python and in C. Schedulers send it before they take a machine away; what
-    it means stays the command's to say."""
+    """``ray.init`` takes SIGTERM for itself, in Python and in C. Schedulers send it before they take a machine away;
+    what it means stays the command's to say."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
