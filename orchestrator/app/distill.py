@@ -76,8 +76,9 @@ class Seeds:
 def distill(sweep: Sweep, name: str, stopping: Callable[[], bool]) -> DistillResult:
     """Tune temperature and weight of the student, train it, and compare it with the winner's training.
 
-    Everything else is the winner's: what differs between the compared networks is the teacher alone. (Its learning rate
-    too was tuned once: with the one seed of a search that led to rates at which other seeds diverge.) The tuning is a sweep of its own, ``NAME.student``, with the sweep's sampler and runner. The same command goes on
+    Everything else is the winner's, so that the teacher alone is what differs between the compared networks. (The
+    learning rate too was tuned once: with the one seed of a search, to rates at which other seeds diverge.)
+    The tuning is a sweep of its own, ``NAME.student``, with the sweep's sampler and runner. The same command goes on
     where it was interrupted.
 
     Raises:
