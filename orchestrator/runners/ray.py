@@ -3,9 +3,11 @@
 import importlib
 import logging
 import os
+import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,18 @@ def _to_log(data: dict[str, Any], ignore_prefix: bool) -> None:
         logging.getLogger("orchestrator.files").info("Ray: %s", text.rstrip())
 
 
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """``ray.init`` takes SIGTERM for itself, in Python and in C. Schedulers send it before they take a machine away;
+    what it means stays the command's to say."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
 class RayRunner:
     """See :class:`~orchestrator.runners.base.Runner`."""
 
@@ -53,7 +67,8 @@ class RayRunner:
         importing.start()
         try:
             if self._owned:
-                self._start()
+                with _own_sigterm():
+                    self._start()
         finally:
             importing.join()
         if self.workers < 1:
