@@ -11,7 +11,6 @@ from typing import Any
 
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from orchestrator.config.schema import TrainerConfig
 from orchestrator.errors import InfeasibleTrialError
 from orchestrator.tasks.base import Splits, Task
 from orchestrator.training.loop import pick_device
@@ -32,9 +31,14 @@ class BatchProbe(TrainingProgram):
 
     highest: int = 8192
     """The largest size of interest."""
+    anywhere: bool = True
+    """Also where there is no GPU; else every size fits there, untried."""
 
     def __call__(self, spec: TrialSpec) -> Iterator[EpochResult]:
         """Yield whenever a larger size fits."""
+        if not self.anywhere and pick_device(self.trainer).type != "cuda":
+            yield EpochResult(1, float(self.highest))
+            return
         examples = len(super()._load(spec)[1].train)  # type: ignore[arg-type]
         first = int(spec.configuration[BATCH_SIZE])
         found = largest(lambda size: self._fits(spec, size), first, min(self.highest, examples))
@@ -89,8 +93,3 @@ def largest(fits: Callable[[int], bool], first: int, highest: int) -> Iterator[i
             yield good
         else:
             bad = size
-
-
-def on_gpu(config: TrainerConfig) -> bool:
-    """Whether trials with these settings train on a GPU, if they run on this machine."""
-    return pick_device(config).type == "cuda"

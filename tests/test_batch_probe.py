@@ -74,6 +74,13 @@ def test_a_search_proposes_no_batch_that_memory_does_not_hold(
     assert main(words) == 0
 
 
+def test_on_demand_it_is_tried_on_gpus_only(tmp_path: Path) -> None:
+    task = TaskConfig(name="ranked", target="ranked_task.Ranked", args=arguments(tmp_path, "large"))
+    probe = BatchProbe(task, TrainerConfig(device="cpu"), threads=1, highest=24, anywhere=False)
+    spec = TrialSpec(-1, "batch size", {}, seed=0, epochs=1, directory=tmp_path, keep=False)
+    assert [result.value for result in probe(spec)] == [24]
+
+
 @pytest.mark.parametrize(("fits", "told"), [(99, "the largest batch that fits has 99 examples"), (0, "not even one")])
 def test_a_default_that_does_not_fit_is_refused(
     fits: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -130,8 +130,9 @@ class RecipeConfig:
     repeats: int = Field(default=2, ge=0)
     """More seeds of the best configuration, trained at the end of the search and charged to its budget: they
     measure seed noise."""
-    probe_batch_size: Literal["auto", "always", "never"] = "auto"
-    """Whether the largest batch that memory holds is looked for first, in a worker, by trying; auto: on GPUs."""
+    probe_batch_size: Literal["auto", "always", "never"] = "never"
+    """Whether the largest batch that memory holds is looked for first, in a worker, by trying; auto: if that has a
+    GPU."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -352,8 +353,8 @@ class RunConfig:
             raise ValueError("deterministic=true needs runner.workers=N: the trials depend on the size of a round")
         if self.deterministic and self.runner.pack is not None:
             raise ValueError("deterministic=true runs rounds of one size, which runner.pack=auto changes")
-        if self.runner.name == "inline" and self.recipe.probe_batch_size == "always":
-            raise ValueError("recipe.probe_batch_size=always needs worker processes: runner=local or ray")
+        if self.runner.name == "inline" and self.recipe.probe_batch_size != "never":
+            raise ValueError("recipe.probe_batch_size needs worker processes: runner=local or ray")
         check_ranks(self.trainer.workers, self.runner)
         for name in self.stages:
             if name in VERBS or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):

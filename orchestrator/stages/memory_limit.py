@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from orchestrator.batch_probe import BATCH_SIZE, BatchProbe, on_gpu
+from orchestrator.batch_probe import BATCH_SIZE, BatchProbe
 from orchestrator.errors import ConfigError
 from orchestrator.runners.base import Runner
 from orchestrator.stages.sweep import Sweep
@@ -17,7 +17,7 @@ def limit_batch_size(sweep: Sweep, runner: Runner) -> None:
     Raises:
         ConfigError: the default batch size does not fit, or the smallest of the space.
     """
-    if BATCH_SIZE not in sweep.space or not _wanted(sweep):
+    if BATCH_SIZE not in sweep.space or sweep.config.recipe.probe_batch_size == "never":
         return
     limit = sweep.ledger.batch_limit
     if limit is None:
@@ -28,18 +28,15 @@ def limit_batch_size(sweep: Sweep, runner: Runner) -> None:
     _apply(sweep, limit)
 
 
-def _wanted(sweep: Sweep) -> bool:
-    runner, wanted = sweep.config.runner, sweep.config.recipe.probe_batch_size
-    if wanted != "auto":
-        return wanted == "always"
-    if runner.name == "inline":
-        return False
-    return runner.gpus_per_trial > 0 if runner.name == "ray" else on_gpu(sweep.config.trainer)
-
-
 def _probe(sweep: Sweep, runner: Runner) -> int | None:
     config, item = sweep.config, sweep.space[BATCH_SIZE].config
-    probe = BatchProbe(config.task, config.trainer, config.runner.cpus_per_trial, highest=int(item.hard_limits[1]))
+    probe = BatchProbe(
+        config.task,
+        config.trainer,
+        config.runner.cpus_per_trial,
+        highest=int(item.hard_limits[1]),
+        anywhere=config.recipe.probe_batch_size == "always",
+    )
     spec = TrialSpec(
         number=NO_TRIAL,
         stage="batch size",
