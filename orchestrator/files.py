@@ -37,6 +37,20 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def sync_file(path: Path) -> None:
+    """Make what was written to ``path`` durable."""
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
+
+
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` and what is missing above it, durably: without its entry a file is lost with all it holds."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync_folder(path.parent)
+
+
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
     """Writing to ``path``.
@@ -66,39 +80,52 @@ def storage_trouble(path: Path | str, error: OSError) -> str:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, keep_as: str | None = None) -> Iterator[Path]:
     """Yield a path to write to; on success it durably takes the place of ``path`` in one step.
+
+    Args:
+        path: the file.
+        keep_as: a name for the old file, if there is one. Then it takes two steps, between which there is only the
+            old file, with its new name.
 
     Raises:
         StorageError: it cannot be written; the old file stands.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             yield aside
-            with aside.open("rb") as written:
-                os.fsync(written.fileno())
+            sync_file(aside)
+            if keep_as is not None and path.exists():
+                os.replace(path, path.with_name(keep_as))
             os.replace(aside, path)
             sync_folder(path.parent)
         finally:
             aside.unlink(missing_ok=True)
 
 
-def append_line(path: Path, text: str) -> None:
-    """Append ``text`` as a line, durably. Half a line at the end, of a write that was cut short, goes first.
+def append_line(path: Path, text: str, *, durably: bool = True) -> None:
+    """Append ``text`` as a line. Half a line at the end, of a write that was cut short, goes first.
+
+    Args:
+        path: the file.
+        text: the line, without its end.
+        durably: a power loss takes neither it nor the lines before it; else one may, until a later line that is
+            durable, or :func:`sync_file`.
 
     Raises:
         StorageError: it cannot be written.
     """
     with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         new = not path.exists()
         with path.open("ab+") as handle:
             cut_half_line(handle)
             handle.write(text.encode() + b"\n")
             handle.flush()
-            os.fsync(handle.fileno())
+            if durably:
+                os.fsync(handle.fileno())
         if new:
             sync_folder(path.parent)
 

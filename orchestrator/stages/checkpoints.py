@@ -49,7 +49,9 @@ class CheckpointStore:
             records: all of the sweep, in the order of their numbers.
             kept: trials whose checkpoint stays whatever they are worth.
         """
-        size = store_at(self.location(record.number)).size(checkpoint.NAME)
+        store = store_at(self.location(record.number))
+        store.remove(checkpoint.PREVIOUS)
+        size = store.size(checkpoint.NAME)
         if size is None:
             return
         self._sizes[record.number] = size
@@ -84,6 +86,6 @@ class CheckpointStore:
                 self._remove(record.number, f"written after the trial ended {record.state}")
 
     def _remove(self, number: int, why: str) -> None:
-        store_at(self.location(number)).remove(checkpoint.NAME)
+        checkpoint.remove(self.location(number))
         del self._sizes[number]
         log.info("removed the checkpoint of trial %d: %s", number, why)
