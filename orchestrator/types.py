@@ -140,8 +140,8 @@ class MemoryUse:
     where: str
     """``host`` or ``gpu``."""
     peak_bytes: int
-    limit_bytes: int | None = None
-    """What there is for all trials there; None: unknown."""
+    limit_bytes: int
+    """What there is for all trials there."""
     held_bytes: int = 0
     """What the worker takes there beside it: what it held before (libraries, data, the GPU's context), and what its
     allocator keeps."""

@@ -41,7 +41,7 @@ class Footprints:
     def note(self, uses: Iterable[MemoryUse]) -> None:
         """Take in what a trial has measured."""
         for use in uses:
-            if use.where == "gpu" and use.limit_bytes is not None:
+            if use.where == "gpu":
                 # The smallest card, where they differ.
                 total = use.limit_bytes + use.held_bytes
                 self._totals["gpu"] = min(total, self._totals.get("gpu", total))
