@@ -24,6 +24,7 @@ class CheckpointStore:
         self._sizes: dict[int, int] = {
             int(folder): size for folder, size in store_at(location).sizes(checkpoint.NAME).items()
         }
+        self._needless: list[tuple[int, str]] = []
 
     def location(self, number: int) -> Location:
         """Where trial ``number`` keeps its checkpoint."""
@@ -42,7 +43,7 @@ class CheckpointStore:
         return number in self._sizes
 
     def ended(self, record: TrialRecord, records: Sequence[TrialRecord], kept: Collection[int] = ()) -> None:
-        """A trial has ended: apply the policy to all. The log says what went and why.
+        """A trial has ended: apply the policy to all; :meth:`remove_needless` makes it so.
 
         Args:
             record: the trial.
@@ -82,8 +83,16 @@ class CheckpointStore:
             if record.state.finished and record.number not in self._sizes and record.number in found:
                 self._sizes[record.number] = found[record.number]
                 self._remove(record.number, f"written after the trial ended {record.state}")
+        self.remove_needless()
 
     def _remove(self, number: int, why: str) -> None:
-        store_at(self.location(number)).remove(checkpoint.NAME)
         del self._sizes[number]
-        log.info("removed the checkpoint of trial %d: %s", number, why)
+        self._needless.append((number, why))
+
+    def remove_needless(self) -> None:
+        """Remove what is not kept: once the ends of the trials that decided so cannot be lost. The log says what went
+        and why."""
+        needless, self._needless = self._needless, []
+        for number, why in needless:
+            store_at(self.location(number)).remove(checkpoint.NAME)
+            log.info("removed the checkpoint of trial %d: %s", number, why)

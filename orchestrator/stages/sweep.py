@@ -13,13 +13,13 @@ from orchestrator.config.hyperparameters import from_flat, nested
 from orchestrator.config.schema import RunConfig
 from orchestrator.config.space import SpaceConfig
 from orchestrator.errors import ConfigError, StorageError
-from orchestrator.files import append_line, exclusive_lock, write_text
+from orchestrator.files import Lines, exclusive_lock, write_text
 from orchestrator.masking import masked
 from orchestrator.progress import Progress
 from orchestrator.stages import notes
 from orchestrator.stages.checkpoints import CheckpointStore
 from orchestrator.stages.failures import Failures
-from orchestrator.stages.ledger import Ledger, best_of
+from orchestrator.stages.ledger import Ledger, decided_by
 from orchestrator.stages.studies import STUDY_FILE, StudyPlace
 from orchestrator.stages.visits import stage_of, varied
 from orchestrator.stores import below, parse_location
@@ -184,6 +184,7 @@ class Sweep:
         self.failures = Failures(plan.config.failure)
         self.tracker: Tracker
         self._promotes_any = promotes_any
+        self._lines = Lines()
 
     def promotable(self, number: int) -> bool:
         """Whether the stopped trial can be continued: its checkpoint is there (a simulation needs none)."""
@@ -191,8 +192,9 @@ class Sweep:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The winner of the whole sweep: see :func:`~orchestrator.stages.ledger.best_of`."""
-        return best_of(self.ledger.finished, self.study.records, self.direction)
+        """The winner of the whole sweep, as :func:`~orchestrator.stages.ledger.best_of` finds it."""
+        decided = decided_by(self.ledger.finished)
+        return self.study.incumbent if decided is None else self.study[decided]
 
     def trial_folder(self, number: int) -> Path:
         """Where the driver keeps what it knows of trial ``number``."""
@@ -201,7 +203,17 @@ class Sweep:
     def add_metrics(self, number: int, result: EpochResult) -> None:
         """Append an epoch's metrics to the trial's logbook file."""
         path = self.trial_folder(number) / METRICS_FILE
-        append_line(path, json.dumps({"epoch": result.epoch, **result.metrics}))
+        self._lines.append(path, json.dumps({"epoch": result.epoch, **result.metrics}))
+
+    def commit(self) -> None:
+        """Make durable all that the study and the logbooks were told, and only then remove what it makes needless.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        self.study.commit()
+        self._lines.sync()
+        self.checkpoints.remove_needless()
 
     def metrics(self, number: int) -> Iterator[tuple[int, Mapping[str, float]]]:
         """Epoch and metrics of a trial as written by :meth:`add_metrics`.
