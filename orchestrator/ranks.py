@@ -3,11 +3,10 @@
 import os
 import pickle
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 from orchestrator.training.loop import Loop
 from orchestrator.training.parallel import Rank
-from orchestrator.training.team import join
+from orchestrator.training.team import Meeting, join
 from orchestrator.trial import TrainingProgram, failure, named
 from orchestrator.types import Outcome, Reason, TrialSpec
 
@@ -22,9 +21,9 @@ class Follower:
         self._rank: Rank | None = None
         self._loop: Loop | None = None
 
-    def join(self, store: Path, rank: int, size: int) -> None:
+    def join(self, meeting: Meeting, rank: int) -> None:
         """Meet the other ranks."""
-        self._rank = join(store, rank, size)
+        self._rank = join(meeting, rank)
 
     def begin(self, program: bytes, spec: TrialSpec) -> None:
         """Build the trial, as the first rank does at the same time."""

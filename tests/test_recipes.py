@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from orchestrator import compose
-from orchestrator.runners.cluster import places
+from orchestrator.runners.cluster import Need, places
 
 ROOT = Path(__file__).resolve().parents[1]
 CLUSTER = ROOT / "examples" / "cluster"
@@ -19,7 +19,7 @@ CLUSTER = ROOT / "examples" / "cluster"
 def test_presets_compose(option: str, address: str | None) -> None:
     runner = compose(["stage=lr", f"runner={option}"]).runner
     assert (runner.name, runner.address, runner.gpus_per_trial) == ("ray", address, 1.0)
-    assert places({"CPU": 64, "GPU": 8}, runner) == 8
+    assert places({"CPU": 64, "GPU": 8}, Need.of(runner, 1)) == 8
 
 
 def test_the_slurm_script_is_sound() -> None:

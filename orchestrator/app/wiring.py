@@ -37,7 +37,7 @@ def make_runner(run: RunConfig) -> Runner:
     # Here: importing Ray takes seconds that the local runner need not pay.
     from orchestrator.runners.ray import RayRunner
 
-    return RayRunner(config, leave_out=[Path(run.sweep.dir)])
+    return RayRunner(config, leave_out=[Path(run.sweep.dir)], ranks=run.trainer.workers)
 
 
 def tracking_uri(config: RunConfig) -> str:

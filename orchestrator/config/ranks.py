@@ -2,7 +2,7 @@
 
 
 def check_ranks(ranks: int, cpus: int, gpus: float) -> None:
-    """Refuse a trial of several ranks with fewer CPU cores than ranks, or with another number of GPUs.
+    """Refuse a trial of several ranks with CPU cores that they cannot share evenly, or with another number of GPUs.
 
     Args:
         ranks: ``trainer.workers``.
@@ -14,10 +14,10 @@ def check_ranks(ranks: int, cpus: int, gpus: float) -> None:
     """
     if ranks == 1:
         return
-    if cpus < ranks:
+    if cpus % ranks:
         raise ValueError(
-            f"trainer.workers={ranks} train a trial on runner.cpus_per_trial={cpus}: give at least {ranks}, the "
-            "cores of all of them"
+            f"trainer.workers={ranks} train a trial on runner.cpus_per_trial={cpus}: give a multiple of {ranks}, "
+            "the cores of all of them"
         )
     if gpus and gpus != ranks:
         raise ValueError(

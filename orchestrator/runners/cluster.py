@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,36 @@ from orchestrator.config.runner import RunnerConfig
 from orchestrator.errors import ConfigError
 
 
-def places(resources: Mapping[str, float], config: RunnerConfig) -> int:
-    """How many trials a node with ``resources`` holds. No trial spans nodes, and no share of a GPU spans cards."""
-    fit = int(resources.get("CPU", 0) // config.cpus_per_trial)
-    if config.gpus_per_trial <= 0:
+@dataclass(frozen=True)
+class Need:
+    """What trials need: ``ranks`` bundles each, which may lie on several nodes."""
+
+    cpus: int
+    gpus: float
+    """0, a share of a card, or a whole number of them."""
+    ranks: int = 1
+
+    @classmethod
+    def of(cls, config: RunnerConfig, ranks: int) -> "Need":
+        """What each of the ``ranks`` of a trial needs, by the settings of the whole trial."""
+        return cls(config.cpus_per_trial // ranks, config.gpus_per_trial / ranks, ranks)
+
+    @property
+    def bundles(self) -> list[dict[str, float]]:
+        """The same for Ray, one for each rank."""
+        return [{"CPU": float(self.cpus), "GPU": self.gpus} for _ in range(self.ranks)]
+
+
+def places(resources: Mapping[str, float], need: Need) -> int:
+    """How many ranks a node with ``resources`` holds. No rank spans nodes, and no share of a GPU spans cards."""
+    fit = int(resources.get("CPU", 0) // need.cpus)
+    if need.gpus <= 0:
         return fit
     cards = int(resources.get("GPU", 0))
-    if config.gpus_per_trial < 1:
+    if need.gpus < 1:
         # 1 / 0.1 is 10 only after rounding.
-        return min(fit, cards * int(round(1 / config.gpus_per_trial, 6)))
-    return min(fit, cards // int(config.gpus_per_trial))
+        return min(fit, cards * int(round(1 / need.gpus, 6)))
+    return min(fit, cards // int(need.gpus))
 
 
 def alive() -> dict[str, Mapping[str, float]]:
@@ -28,10 +49,10 @@ def alive() -> dict[str, Mapping[str, float]]:
     return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
 
 
-def capacity(config: RunnerConfig) -> int:
-    """How many trials fit now, at most ``config.workers``."""
-    fit = sum(places(resources, config) for resources in alive().values())
-    return fit if config.workers is None else min(fit, config.workers)
+def capacity(need: Need, most: int | None) -> int:
+    """How many trials fit now, at most ``most``."""
+    fit = sum(places(resources, need) for resources in alive().values()) // need.ranks
+    return fit if most is None else min(fit, most)
 
 
 def runtime_env(config: RunnerConfig, leave_out: Sequence[Path]) -> dict[str, Any] | None:

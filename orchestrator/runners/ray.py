@@ -22,7 +22,7 @@ from ray.exceptions import RuntimeEnvSetupError
 from orchestrator.config.runner import RunnerConfig
 from orchestrator.errors import ConfigError
 from orchestrator.runners.base import Controller
-from orchestrator.runners.cluster import alive, capacity, runtime_env
+from orchestrator.runners.cluster import Need, alive, capacity, runtime_env
 from orchestrator.types import TrialProgram
 
 OBJECT_STORE_BYTES = 200 * 1024**2
@@ -32,9 +32,10 @@ OBJECT_STORE_BYTES = 200 * 1024**2
 class RayRunner:
     """See :class:`~orchestrator.runners.base.Runner`."""
 
-    def __init__(self, config: RunnerConfig, leave_out: Sequence[Path] = ()) -> None:
-        """``leave_out``: folders that do not travel to the nodes of a joined cluster."""
+    def __init__(self, config: RunnerConfig, leave_out: Sequence[Path] = (), ranks: int = 1) -> None:
+        """``leave_out``: folders that do not travel to the nodes of a joined cluster; ``ranks``: of each trial."""
         self._config = config
+        self._need = Need.of(config, ranks)
         self._leave_out = leave_out
         self._owned = not ray.is_initialized()
         # Importing Tune takes two seconds, in which Ray's processes can start.
@@ -57,7 +58,7 @@ class RayRunner:
     @property
     def workers(self) -> int:
         """How many trials run at a time on the nodes that are up now."""
-        return capacity(self._config)
+        return capacity(self._need, self._config.workers)
 
     def _start(self) -> None:
         if self._config.address is not None:
@@ -94,8 +95,8 @@ class RayRunner:
         """See :class:`~orchestrator.runners.base.Runner`."""
         from orchestrator.runners.tune import run_trials
 
-        resources = {"CPU": float(self._config.cpus_per_trial), "GPU": float(self._config.gpus_per_trial)}
-        run_trials(cloudpickle.dumps(program), list(sys.path), controller, lambda: self.workers, resources)
+        bundles = self._need.bundles
+        run_trials(cloudpickle.dumps(program), list(sys.path), controller, lambda: self.workers, bundles)
 
     def close(self) -> None:
         """Stop the private cluster, or leave the joined one."""

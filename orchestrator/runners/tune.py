@@ -15,7 +15,7 @@ from typing import Any
 os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
 
 import ray
-from ray.air.execution import FixedResourceManager
+from ray.air.execution import FixedResourceManager, PlacementGroupResourceManager
 from ray.exceptions import OutOfMemoryError, RuntimeEnvSetupError
 from ray.tune import PlacementGroupFactory
 from ray.tune.execution.tune_controller import TuneController
@@ -27,11 +27,14 @@ from orchestrator.errors import ConfigError
 from orchestrator.importing import one_line
 from orchestrator.runners.base import Controller
 from orchestrator.runners.limits import Clock
+from orchestrator.runners.ranks import RankedWorker
 from orchestrator.runners.worker import TrialWorker
 from orchestrator.types import Decision, End, EpochResult, Outcome, Reason, TrialSpec, Work
 
 MOST_WORKERS = 1_000_000
 """Free workers that are kept: all."""
+Bundles = list[dict[str, float]]
+"""By Ray's names of resources, what each rank of a trial gets."""
 LOOK_S = 1.0
 """Seconds between two looks at which nodes are up."""
 BATCH_S = 0.02
@@ -39,7 +42,7 @@ BATCH_S = 0.02
 
 
 def run_trials(
-    program: bytes, path: list[str], controller: Controller, workers: Callable[[], int], resources: dict[str, float]
+    program: bytes, path: list[str], controller: Controller, workers: Callable[[], int], bundles: Bundles
 ) -> None:
     """Run trials until ``controller`` has none and all are told.
 
@@ -48,10 +51,10 @@ def run_trials(
         path: the driver's ``sys.path``.
         controller: what decides.
         workers: how many trials fit on the nodes that are up; asked again and again.
-        resources: CPU and GPU of one trial.
+        bundles: CPU and GPU of each rank of a trial.
     """
     bridge = _Bridge(controller)
-    loop = _Loop(bridge, workers, resources, {"program": program, "path": path})
+    loop = _Loop(bridge, workers, bundles, {"program": program, "path": path})
     try:
         while not loop.is_finished():
             loop.follow_nodes()
@@ -149,9 +152,9 @@ class _Trial(Trial):  # type: ignore[misc]
 class _AskTell(SearchAlgorithm):  # type: ignore[misc]
     """Tune's view of ``ask`` and ``tell``."""
 
-    def __init__(self, bridge: _Bridge, resources: dict[str, float]) -> None:
+    def __init__(self, bridge: _Bridge, resources: PlacementGroupFactory) -> None:
         self._bridge = bridge
-        self._resources = PlacementGroupFactory([resources])
+        self._resources = resources
 
     def next_trial(self) -> Trial | None:
         trial_id = Trial.generate_id()
@@ -205,18 +208,21 @@ class _Loop(TuneController):  # type: ignore[misc]
         self,
         bridge: _Bridge,
         workers: Callable[[], int],
-        resources: dict[str, float],
+        bundles: Bundles,
         arguments: dict[str, Any],
     ) -> None:
-        self._resources = resources
+        alone, resources = len(bundles) == 1, PlacementGroupFactory(bundles, strategy="PACK")
+        self._resources = bundles[0]
         # What Tune believes that there is; Ray itself knows which node has it.
-        self._total = dict(resources)
+        self._total = dict(self._resources)
         super().__init__(
             search_alg=_AskTell(bridge, resources),
             scheduler=_Reporting(bridge),
             reuse_actors=True,
-            # Without placement groups: a trial is one actor, and Ray finds a place for that by itself.
-            resource_manager_factory=lambda: FixedResourceManager(self._total),
+            # Without placement groups where a trial is one actor: Ray finds a place for that by itself.
+            resource_manager_factory=lambda: (
+                FixedResourceManager(self._total) if alone else PlacementGroupResourceManager()
+            ),
         )
         self._fitting = workers
         self._looked = -LOOK_S
@@ -225,9 +231,9 @@ class _Loop(TuneController):  # type: ignore[misc]
         self._calls: list[Callable[[], None]] = []
         self._arguments = arguments
         # No environment of its own, so that Ray takes a process that it has started in advance.
-        self._worker_class = ray.remote(TrialWorker)
+        self._worker_class = ray.remote(TrialWorker if alone else RankedWorker)
         # A free worker is kept for the next trial, also while a stage waits for its last one.
-        self._actor_cache.increase_max(PlacementGroupFactory([resources]), MOST_WORKERS)
+        self._actor_cache.increase_max(resources, MOST_WORKERS)
 
     def follow_nodes(self) -> None:
         """Use as many workers as fit on the nodes that are up, and none that is gone."""
@@ -296,6 +302,16 @@ class _Loop(TuneController):  # type: ignore[misc]
             self._clocks[trial] = Clock(*arguments)
         self._call(trial, "step", self._on_training_result, arguments)
 
+    def _on_training_result(self, trial: Trial, result: dict[str, Any]) -> None:
+        """An epoch, or the end of a trial. A worker that has lost another rank of its trial goes, too: a node that is
+        gone takes its part of their places with it."""
+        outcome = result.get("outcome")
+        if outcome is not None and outcome.reason is Reason.WORKER_DIED:
+            self._bridge.ended(trial.trial_id, outcome)
+            self._process_trial_failure(trial, RuntimeError(outcome.detail))
+            return
+        super()._on_training_result(trial, result)
+
     def end_early(self, trial: Trial) -> None:
         """Let the worker end ``trial`` in good order; then it is told."""
         self._call(trial, "end", self._ended_early)
@@ -349,8 +365,8 @@ class _Loop(TuneController):  # type: ignore[misc]
         self._forget_lost()
         if isinstance(exception, RuntimeEnvSetupError) or getattr(exception, "actor_init_failed", False):
             self._bridge.error = ConfigError(
-                f"runner: no worker can start: {one_line(exception)}; what every node must have installed is in the "
-                "README, On a cluster"
+                f"runner: no worker can start: {one_line(exception)}; docs/cluster.md says what every "
+                "node must have installed"
             )
         if isinstance(exception, OutOfMemoryError):
             detail = "Ray killed its worker: the node is low on memory"

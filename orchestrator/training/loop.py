@@ -44,11 +44,14 @@ def seed_everything(seed: int) -> None:
 
 
 def pick_device(config: TrainerConfig, rank: int = 0) -> torch.device:
-    """The device of a trial: with ``auto``, the first visible GPU if there is one. Each rank takes one of its own."""
+    """The device of a trial: with ``auto``, the first visible GPU if there is one. Ranks take in turn those
+    that they see."""
     kind = config.device
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(kind, rank) if kind == "cuda" and config.workers > 1 else torch.device(kind)
+    if kind == "cuda" and config.workers > 1:
+        return torch.device(kind, rank % max(1, torch.cuda.device_count()))
+    return torch.device(kind)
 
 
 class Loop:

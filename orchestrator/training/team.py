@@ -1,19 +1,21 @@
-"""The first rank of a trial on several ranks, and the processes of the others.
+"""The first rank of a trial on several ranks, and what it knows of the others.
 
-The first rank is the trial's own worker process, wherever a runner placed it; the others are started by it, on the
-same machine, and end with it. They stay for the next trial as long as all are in step.
+The first rank is the trial's own worker process, wherever a runner placed it. The others are processes that a runner
+starts for it (:func:`use_peers`): on the same machine if nobody says otherwise. They end with it, and stay for the
+next trial as long as all are in step.
 """
 
 import atexit
+import fcntl
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
+import socket
+import struct
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -23,28 +25,159 @@ from orchestrator.process import WorkerProcess
 from orchestrator.training.parallel import Rank
 from orchestrator.types import End, Outcome, Reason, TrialSpec
 
-ANSWER_S = 20.0
-"""Seconds that the other ranks have to say how they ended, after one has failed: our guess."""
+ANSWER_S = 60.0
+"""Seconds that the other ranks have to say how they ended, after one has failed. Our guess: Ray takes up to half a
+minute to find that a node is gone."""
 JOIN_S = 120.0
-"""Seconds that all ranks have to meet: our guess."""
+"""Seconds that all ranks have to meet, and that one waits for the others in a step: our guess."""
+SIOCGIFADDR = 0x8915
+"""Linux, ``netdevice(7)``: asks for the address of an interface."""
 _OF_OTHERS = re.compile(r"gloo|Connection (closed|reset)|NCCL|process ?group|Socket", re.IGNORECASE)
 """How PyTorch's collectives say that another rank is gone."""
 
 
-def join(store: Path, rank: int, size: int) -> Rank:
-    """Meet the other ranks through the file ``store``. Nothing listens beyond loopback."""
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    gpus = torch.cuda.device_count() >= size
-    if gpus:
-        torch.cuda.set_device(rank)
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if gpus else "gloo",
-        store=dist.FileStore(str(store), size),  # type: ignore[attr-defined]
-        rank=rank,
-        world_size=size,
+class Peer(Protocol):
+    """Another rank, as the first one sees it."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs, as far as is known."""
+        ...
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Ask it for something."""
+        ...
+
+    def answered(self, timeout_s: float | None) -> bool:
+        """Wait for its answer, or its death, for no longer than ``timeout_s`` seconds; None: as long as it takes."""
+        ...
+
+    def answer(self) -> Outcome | None:
+        """How what it was asked for failed, or how it died; None: it did it."""
+        ...
+
+    def kill(self) -> None:
+        """End it, at once."""
+        ...
+
+
+@dataclass(frozen=True)
+class Peers:
+    """The other ranks of a trial, just started; each answers once it is up."""
+
+    address: str
+    """Where they reach this one: an IPv4 address of this machine."""
+    others: Sequence[Peer]
+
+
+class LocalPeer:
+    """A process on this machine; see :class:`Peer`."""
+
+    def __init__(self) -> None:
+        self._process = WorkerProcess("orchestrator.ranks", own_group=False)
+        self.call = self._process.call
+        self.kill = self._process.kill
+
+    @property
+    def alive(self) -> bool:
+        """See :class:`Peer`."""
+        return self._process.alive
+
+    def answered(self, timeout_s: float | None) -> bool:
+        """See :class:`Peer`."""
+        return self._process.connection.poll(timeout_s)
+
+    def answer(self) -> Outcome | None:
+        """See :class:`Peer`."""
+        try:
+            answer: Outcome | None = self._process.connection.recv()
+        except (EOFError, ConnectionResetError):
+            return self._process.death()
+        return answer
+
+
+def local_peers(count: int) -> Peers:
+    """Start ``count`` more ranks on this machine. Nothing listens beyond loopback."""
+    return Peers("127.0.0.1", [LocalPeer() for _ in range(count)])
+
+
+_start_peers: Callable[[int], Peers] = local_peers
+
+
+def use_peers(start: Callable[[int], Peers]) -> None:
+    """Let ``start`` start the other ranks of this process's trials; it is told how many."""
+    global _start_peers
+    _start_peers = start
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where ranks meet: the store that the first one holds."""
+
+    address: str
+    port: int
+    size: int
+    """How many meet."""
+
+
+def join(meeting: Meeting, rank: int, listener: socket.socket | None = None) -> Rank:
+    """Meet the other ranks.
+
+    Args:
+        meeting: where.
+        rank: which one this is.
+        listener: for the first rank: what listens there.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        # Nothing is sent: this only looks up by which of our addresses that one is reached.
+        probe.connect((meeting.address, meeting.port))
+        own = interface(probe.getsockname()[0])
+    for library in ("GLOO", "NCCL"):
+        if own is not None:
+            os.environ.setdefault(f"{library}_SOCKET_IFNAME", own)
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        meeting.address,
+        meeting.port,
+        meeting.size,
+        is_master=listener is not None,
         timeout=timedelta(seconds=JOIN_S),
+        wait_for_workers=False,
+        master_listen_fd=None if listener is None else listener.detach(),
     )
-    return Rank(rank, size)
+    store.set(f"card/{rank}", card(rank))
+    cards = [store.get(f"card/{other}").decode() for other in range(meeting.size)]
+    dist.init_process_group(
+        backend(cards), store=store, rank=rank, world_size=meeting.size, timeout=timedelta(seconds=JOIN_S)
+    )
+    return Rank(rank, meeting.size)
+
+
+def interface(address: str) -> str | None:
+    """The network interface with this IPv4 address; None: there is none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        for _, name in socket.if_nameindex():
+            try:
+                found = fcntl.ioctl(asked, SIOCGIFADDR, struct.pack("256s", name.encode()))
+            except OSError:
+                # It has no such address.
+                continue
+            if socket.inet_ntoa(found[20:24]) == address:
+                return name
+    return None
+
+
+def card(rank: int) -> str:
+    """Which GPU this rank trains on, by a name that no other card has; empty: none. Takes it."""
+    if not torch.cuda.is_available():
+        return ""
+    index = rank % torch.cuda.device_count()
+    torch.cuda.set_device(index)
+    return str(torch.cuda.get_device_properties(index).uuid)
+
+
+def backend(cards: Sequence[str]) -> str:
+    """PyTorch's name of what ranks with these cards talk through: NCCL needs a card for each."""
+    return "cpu:gloo,cuda:nccl" if all(cards) and len(set(cards)) == len(cards) else "gloo"
 
 
 class Team(Rank):
@@ -52,22 +185,22 @@ class Team(Rank):
 
     def __init__(self, size: int) -> None:
         super().__init__(0, size)
-        self._others = [WorkerProcess("orchestrator.ranks", own_group=False) for _ in range(size - 1)]
+        peers = _start_peers(size - 1)
+        self._others = peers.others
         self._waiting: set[int] = set(range(size - 1))
         """Those of the others that have been asked and have not answered."""
-        folder = Path(tempfile.mkdtemp(prefix="orchestrator-ranks-"))
         try:
             self._settle()
-            for rank in range(1, size):
-                self._others[rank - 1].call("join", folder / "store", rank, size)
-                self._waiting.add(rank - 1)
-            join(folder / "store", 0, size)
+            with socket.create_server((peers.address, 0)) as listener:
+                meeting = Meeting(peers.address, listener.getsockname()[1], size)
+                for index, other in enumerate(self._others):
+                    other.call("join", meeting, index + 1)
+                    self._waiting.add(index)
+                join(meeting, 0, listener)
             self._settle()
         except BaseException:
             self.close()
             raise
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     @property
     def whole(self) -> bool:
@@ -102,13 +235,10 @@ class Team(Rank):
 
     def _answer(self, index: int, timeout_s: float | None) -> Outcome | None:
         """How the rank failed; None: it did not. Waits no longer than ``timeout_s`` seconds."""
-        process = self._others[index]
-        try:
-            if not process.connection.poll(timeout_s):
-                return Outcome(End.FAILED, Reason.HANG, f"it said nothing for {timeout_s:g} seconds")
-            answer: Outcome | None = process.connection.recv()
-        except (EOFError, ConnectionResetError):
-            answer = process.death()
+        peer = self._others[index]
+        if not peer.answered(timeout_s):
+            return Outcome(End.FAILED, Reason.HANG, f"it said nothing for {timeout_s:g} seconds")
+        answer = peer.answer()
         self._waiting.discard(index)
         return answer
 

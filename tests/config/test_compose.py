@@ -310,8 +310,8 @@ def command(folder: Path, *words: str) -> str:
 
 def test_ranks_need_a_core_each_and_a_gpu_each_or_none() -> None:
     check_ranks(1, 1, 0.25)
-    check_ranks(2, 3, 2.0)
-    with pytest.raises(ValueError, match=r"trainer.workers=2 .* runner.cpus_per_trial=1: give at least 2"):
-        check_ranks(2, 1, 0.0)
+    check_ranks(2, 4, 2.0)
+    with pytest.raises(ValueError, match=r"trainer.workers=2 .* runner.cpus_per_trial=3: give a multiple of 2"):
+        check_ranks(2, 3, 0.0)
     with pytest.raises(ValueError, match=r"runner.gpus_per_trial=0.5: give 2, one GPU each"):
         check_ranks(2, 2, 0.5)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ class Ranked(ClassificationTask):
     Args:
         folder: where notes go.
         how: ``killed``: the second rank kills itself in the third epoch, the first time; ``raises``: it raises then,
-            every time; ``memory``: it says that memory is out; ``nan``: every loss of the second rank is NaN.
+            every time; ``memory``: it says that memory is out; ``nan``: every loss of the second rank is NaN;
+            ``waits``: the second rank waits in the third epoch for the file ``go``.
     """
 
     def __init__(self, folder: str = "", how: str = "") -> None:
@@ -54,6 +56,10 @@ class Ranked(ClassificationTask):
         if self.how == "killed" and not (self.folder / "killed once").exists():
             self._note("killed once")
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.how == "waits":
+            self._note("waiting")
+            while not (self.folder / "go").exists():
+                time.sleep(0.02)
         if self.how == "raises":
             raise ValueError("broken on purpose")
         if self.how == "memory":

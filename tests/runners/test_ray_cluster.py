@@ -18,8 +18,8 @@ from killed_sweeps import trials
 from orchestrator.app.main import main
 from orchestrator.config.runner import RunnerConfig
 from orchestrator.errors import ConfigError
+from orchestrator.runners.cluster import Need, runtime_env
 from orchestrator.runners.cluster import places as places_on
-from orchestrator.runners.cluster import runtime_env
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIALS, EPOCHS = 6, 5
@@ -113,7 +113,7 @@ def test_trials_go_where_they_fit_and_follow_nodes_that_join_and_die(tmp_path: P
     ],
 )
 def test_how_many_trials_fit_a_node(node: dict[str, float], asked: dict[str, Any], fit: int) -> None:
-    assert places_on(node, RunnerConfig(name="ray", **asked)) == fit
+    assert places_on(node, Need.of(RunnerConfig(name="ray", **asked), 1)) == fit
 
 
 def test_what_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
