@@ -9,7 +9,6 @@ two.
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
@@ -26,10 +25,11 @@ from ray.tune.search.search_algorithm import SearchAlgorithm
 from orchestrator.errors import ConfigError
 from orchestrator.importing import one_line
 from orchestrator.runners.base import Controller
+from orchestrator.runners.bridge import Bridge
 from orchestrator.runners.limits import Clock
 from orchestrator.runners.ranks import RankedWorker
 from orchestrator.runners.worker import TrialWorker
-from orchestrator.types import Decision, End, EpochResult, Outcome, Reason, TrialSpec, Work
+from orchestrator.types import End, Outcome, Reason, TrialSpec, Work
 
 MOST_WORKERS = 1_000_000
 """Free workers that are kept: all."""
@@ -53,7 +53,7 @@ def run_trials(
         workers: how many trials fit on the nodes that are up; asked again and again.
         bundles: CPU and GPU of each rank of a trial.
     """
-    bridge = _Bridge(controller)
+    bridge = Bridge(controller)
     loop = _Loop(bridge, workers, bundles, {"program": program, "path": path})
     try:
         while not loop.is_finished():
@@ -66,73 +66,6 @@ def run_trials(
         loop.stop_workers()
     if bridge.error is not None:
         raise bridge.error
-
-
-class _Bridge:
-    """What the two adapters share: which Tune trial is which of ours, and how it ended."""
-
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
-        self.workers = 0
-        """How many trials run at a time."""
-        self.done = False
-        """Whether there is no trial now, and none runs that could change that."""
-        self._numbers: dict[str, int] = {}
-        self._ends: dict[str, Outcome] = {}
-        self.error: BaseException | None = None
-        """What the controller raised. Tune would bury it in a log."""
-
-    def ask(self, trial_id: str) -> TrialSpec | None:
-        spec = None
-        if self.error is None:
-            if len(self._numbers) >= self.workers:
-                return None
-            try:
-                spec = self._controller.ask()
-            except BaseException as error:
-                self.error = error
-        if spec is not None:
-            self._numbers[trial_id] = spec.number
-        self.done = not self._numbers
-        return spec
-
-    def report(self, trial_id: str, result: EpochResult) -> bool:
-        """Whether the trial goes on."""
-        if self.error is not None:
-            return False
-        try:
-            decision = self._controller.report(self._numbers[trial_id], result)
-        except BaseException as error:
-            self.error = error
-            return False
-        if decision is not Decision.CONTINUE:
-            self._ends[trial_id] = Outcome(End.STOPPED if decision is Decision.STOP else End.PAUSED)
-        return decision is Decision.CONTINUE
-
-    def commit(self) -> None:
-        if self.error is None:
-            try:
-                self._controller.commit()
-            except BaseException as error:
-                self.error = error
-
-    def ended(self, trial_id: str, outcome: Outcome) -> None:
-        """Note how the trial has ended, where it was not decided before that it should."""
-        self._ends.setdefault(trial_id, outcome)
-
-    def worked(self, trial_id: str, work: Work) -> None:
-        """Note what it cost to end the trial early; without effect where the controller's error ended it."""
-        if trial_id in self._ends:
-            self._ends[trial_id] = replace(self._ends[trial_id], work=work)
-
-    def tell(self, trial_id: str, outcome: Outcome) -> None:
-        number = self._numbers.pop(trial_id, None)
-        if number is None or self.error is not None:
-            return
-        try:
-            self._controller.tell(number, self._ends.pop(trial_id, outcome))
-        except BaseException as error:
-            self.error = error
 
 
 class _Trial(Trial):  # type: ignore[misc]
@@ -152,7 +85,7 @@ class _Trial(Trial):  # type: ignore[misc]
 class _AskTell(SearchAlgorithm):  # type: ignore[misc]
     """Tune's view of ``ask`` and ``tell``."""
 
-    def __init__(self, bridge: _Bridge, resources: PlacementGroupFactory) -> None:
+    def __init__(self, bridge: Bridge, resources: PlacementGroupFactory) -> None:
         self._bridge = bridge
         self._resources = resources
 
@@ -172,7 +105,7 @@ class _AskTell(SearchAlgorithm):  # type: ignore[misc]
 class _Reporting(TrialScheduler):  # type: ignore[misc]
     """Tune's view of ``report``."""
 
-    def __init__(self, bridge: _Bridge) -> None:
+    def __init__(self, bridge: Bridge) -> None:
         super().__init__()
         self._bridge = bridge
 
@@ -206,7 +139,7 @@ class _Loop(TuneController):  # type: ignore[misc]
 
     def __init__(
         self,
-        bridge: _Bridge,
+        bridge: Bridge,
         workers: Callable[[], int],
         bundles: Bundles,
         arguments: dict[str, Any],
