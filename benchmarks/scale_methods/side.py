@@ -111,6 +111,7 @@ def run(words: argparse.Namespace) -> dict[str, Any]:
         "used": {use: seconds / sum(spent.values()) for use, seconds in spent.items()},
         "marks": meter.marks,
         "peak_mib": meter.peak,
+        "load": os.getloadavg()[0],
         "unwritten": left,
     }
 
