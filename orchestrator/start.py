@@ -17,8 +17,10 @@ PR_SET_PDEATHSIG = 1
 
 def main(module: str, descriptor: int, driver: int, path: list[str]) -> None:
     """Work for the process ``driver`` at the other end of ``descriptor``, with its ``sys.path``: ``module.serve``."""
-    # Ctrl-C in a terminal reaches every process there; what it means for a trial is the driver's to say.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C in a terminal, or a scheduler's SIGTERM, reaches every process of the command; what it means for a trial
+    # is the driver's to say.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     # However the driver ends, and in the middle of an epoch. Elsewhere than on Linux a worker ends with its epoch,
     # when it cannot report.
     if sys.platform == "linux":

@@ -2,9 +2,15 @@
 
 Each run is a short search and its finalists on one shipped task, none of them dropped early, so that every finalist
 has the same seeds. All trainings are then scored on test (the objective). The winner's regret is its mean there less
-the best mean of a finalist. One standard error is that of a mean over the seeds: the seeds' standard deviation on
-test, pooled over the finalists of the run, over the root of their number. Beside it: who would be chosen by the value
-that the search had, and how often a race drops the best on test.
+the best mean of a finalist. It is compared with three rulers, the strictest first:
+
+- 1 SE: of a mean over the seeds: the seeds' standard deviation on test, pooled over the finalists of the run, over
+  the root of their number. The best mean is the luckiest of several: even among equals it is often further away.
+- 1 SE of the difference: of two such means, and of the test examples (bootstrap, paired): what test can tell apart.
+- 1 SD: between the seeds of one training: what another seed would change.
+
+Beside them what choosing at random would reach (the mean over the finalists), who would be chosen by the value that
+the search had, and how often a race drops the best on test.
 Results are appended as they end; what is there is not run again.
 """
 
@@ -32,6 +38,7 @@ BUDGET = (
 """16 trainings of 8 epochs, all to their end, so that there are finalists to choose between: a short staged search
 finishes two or three. Then the finalists by their defaults."""
 RACE = 0.05
+RESAMPLES = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,12 +58,15 @@ def judge(sweep: Path, settings: Sequence[str]) -> Row:
         "search": [sign * item["search_value"] for item in whole],
         "as_long": [None if item["as_long"] is None else sign * item["as_long"] for item in whole],
         "validation": [[sign * value for value in item["values"]] for item in whole],
+        "curves": test["curves"],
         "test": test["costs"],
+        "resampled": test["resampled"],
     }
 
 
 def scores(settings: Sequence[str], folder: Path, trials: Sequence[Sequence[int]]) -> Mapping[str, Any]:
-    """Cost on test of each trial's best weights, and the sign that makes a cost of the objective."""
+    """Cost on test of each trial's best weights, of each finalist on resampled test examples (mean over its seeds),
+    costs on validation by epoch, and the sign that makes a cost of the objective."""
     # Here: PyTorch is not needed to read a table of results.
     import torch
 
@@ -75,14 +85,26 @@ def scores(settings: Sequence[str], folder: Path, trials: Sequence[Sequence[int]
         open_journal(folder.parent / STUDY_FILE, writable=False), "run", plan.task.direction, plan.space
     )
     splits = plan.task.splits()
+    generator = torch.Generator().manual_seed(0)
+    direction, objective = plan.task.direction, plan.task.objective
 
-    def cost(number: int) -> float:
+    def predicted(number: int) -> tuple[torch.Tensor, torch.Tensor]:
         model = plan.task.model(**from_flat(study[number].configuration).model)
         model.load_state_dict(checkpoint.load(folder / f"{number:06d}")["best"]["model"])
-        predictions, targets = predict(plan.task, model, splits.test, plan.config.trainer)
-        return plan.task.direction.cost(plan.task.score(predictions, targets)[plan.task.objective])
+        return predict(plan.task, model, splits.test, plan.config.trainer)
 
-    return {"costs": [[cost(number) for number in row] for row in trials], "sign": plan.task.direction.cost(1.0)}
+    def cost(predictions: torch.Tensor, targets: torch.Tensor) -> float:
+        return direction.cost(plan.task.score(predictions, targets)[objective])
+
+    known = [[predicted(number) for number in row] for row in trials]
+    count = len(known[0][0][1])
+    draws = [torch.randint(count, (count,), generator=generator) for _ in range(RESAMPLES)]
+    return {
+        "costs": [[cost(*pair) for pair in row] for row in known],
+        "resampled": [[statistics.mean(cost(p[d], t[d]) for p, t in row) for d in draws] for row in known],
+        "curves": [[[direction.cost(v) for _, v in sorted(study[n].curve.items())] for n in row] for row in trials],
+        "sign": direction.cost(1.0),
+    }
 
 
 def judged(row: Row) -> Mapping[str, float]:
@@ -97,21 +119,25 @@ def judged(row: Row) -> Mapping[str, float]:
     searched = min(range(len(means)), key=lambda at: row["search"][at])
     known = dict(enumerate(row["validation"]))
     out = {at for count in range(2, seeds) for at in losers({k: v[:count] for k, v in known.items()}, RACE)}
+    best = means.index(min(means))
+    examples = statistics.variance(a - b for a, b in zip(row["resampled"][won], row["resampled"][best], strict=True))
     lucky = [long - search for long, search in zip(row["as_long"], row["search"], strict=True) if long is not None]
     return {
         "regret": (means[won] - min(means)) / error,
+        "difference": (means[won] - min(means)) / math.sqrt(2 * error**2 + examples),
+        "random": statistics.mean((mean - min(means)) / error <= 1 for mean in means),
         "searched": (means[searched] - min(means)) / error,
         "sd": (means[won] - min(means)) / pooled,
         "relative": means[won] / min(means) - 1 if min(means) > 0 else math.nan,
         "dropped": len(out) / len(means),
-        "best_dropped": float(means.index(min(means)) in out),
+        "best_dropped": float(best in out),
         "lucky": statistics.mean(lucky) / pooled if lucky else math.nan,
     }
 
 
 def table(rows: Sequence[Row], tasks: Sequence[str]) -> str:
-    head = ("task", "runs", "within 1 SE", "within 1 SD", "chosen by the search: 1 SE", "mean regret", "median SE",
-            "raced out", "best raced out", "search lucky by")  # fmt: skip
+    head = ("task", "runs", "within 1 SE", "1 SE of the difference", "1 SD", "1 SE: at random", "by the search",
+            "mean regret", "median SE", "raced out", "best raced out", "search lucky by")  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for name in [*tasks, "all"]:
         own = [judged(row) for row in rows if name in ("all", row["task"]) and row["task"] in tasks]
@@ -128,7 +154,8 @@ def table(rows: Sequence[Row], tasks: Sequence[str]) -> str:
 
         median = statistics.median(item["regret"] for item in own)
         lines.append(
-            f"| {name} | {len(own)} | {share('regret')} | {share('sd')} | {share('searched')} | "
+            f"| {name} | {len(own)} | {share('regret')} | {share('difference')} | {share('sd')} | "
+            f"{mean('random'):.0%} | {share('searched')} | "
             f"{mean('relative'):.1%} | {median:.2f} | {mean('dropped'):.0%} | {mean('best_dropped'):.0%} | "
             f"{mean('lucky'):.2f} SD |"
         )

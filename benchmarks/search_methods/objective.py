@@ -91,7 +91,8 @@ class TimedObjective:
 
         Only new epochs are charged; the first of them began at simulated time ``started`` (default: one worker, so
         the epochs spent so far). With several workers call it in the order in which epochs end, at best one epoch a
-        call. Raises ``lcbench.BudgetSpent`` when the budget does not reach, having charged what it reached.
+        call. Raises ``lcbench.BudgetSpent`` when the budget does not reach, having charged what it reached, and,
+        without noise, once the ceiling is reached.
         """
         spent, known, key = self.spent, len(self._inner.trace), self._key(config)
         began = float(spent) if started is None else started
@@ -103,6 +104,8 @@ class TimedObjective:
             for at, value in self._inner.trace[known:]:
                 regret = max(0.0, self._inner.ceiling - value) / span
                 self.trace.append((at, began + at - spent, regret))
+        if not self.noise and self.trace and not self.trace[-1][2]:
+            raise self._bench.BudgetSpent  # at the ceiling: what follows would change nothing
         return curve
 
     def _key(self, config: Config) -> tuple[Any, ...]:

@@ -1,7 +1,7 @@
 """The stage of kind distill: tune the student in a sweep of its own, then train it with several seeds."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.app.wiring import make_program, make_runner, make_tracker
@@ -21,11 +21,28 @@ from orchestrator.seeds import derive_seed
 from orchestrator.stages.recipe import StageSequence
 from orchestrator.stages.sweep import Plan, Sweep, checkpoint_location, make_plan, open_sweep
 from orchestrator.stores import below, make
+from orchestrator.study.records import TrialRecord
 from orchestrator.tracking.base import SWEEP, stage_key
 from orchestrator.training import checkpoint
 from orchestrator.types import Configuration, Decision, End, EpochResult, Location, Outcome, Reason, TrialSpec
 
 _STAGE = "student"
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much the compared trainings are."""
+
+    seeds: int
+    epochs: int
+    """As many as the winner was trained for."""
+    schedule_epochs: int | None
+    """See :class:`~orchestrator.types.TrialSpec`."""
+
+
+def _extent(best: TrialRecord, seeds: int) -> Extent:
+    # A finalist is ended when it does not improve; its schedule does not depend on when.
+    return Extent(seeds, best.epochs_run if best.finalist else best.epochs, best.schedule_epochs)
 
 
 class Seeds:
@@ -78,6 +95,7 @@ def distill(sweep: Sweep, name: str, stopping: Callable[[], bool]) -> DistillRes
     sweep.tracker.begin(stage_key(name), SWEEP, name, {}, {"kind": "stage", "stage": name, "asks": settings.asks})
     sweep.progress.say(
         f"[{name}] {settings.asks} taught by the ensemble, with the configuration of trial {best.number}"
+        + "".join(f", {key} {value}" for key, value in settings.model.items())
     )
     teacher = write_teacher(sweep, sweep.folder)
     plan = make_plan(_student_config(sweep, name, best.configuration, teacher))
@@ -88,8 +106,9 @@ def distill(sweep: Sweep, name: str, stopping: Callable[[], bool]) -> DistillRes
             tuned = student.best
             if tuned is None:
                 raise NoFeasibleTrialError(f"{name}: no training with the teacher gave a value")
-            chosen = {"label-only": best.configuration, "student": tuned.configuration}
-            ended = _train(student, runner, plan, chosen, (settings.seeds, best.epochs), stopping)
+            alone = {**best.configuration, **{f"model.{key}": value for key, value in settings.model.items()}}
+            chosen = {"label-only": alone, "student": tuned.configuration}
+            ended = _train(student, runner, plan, chosen, _extent(best, settings.seeds), stopping)
         finally:
             runner.close()
     whole = [index for index in range(settings.seeds) if all((who, index) in ended for who in chosen)]
@@ -121,7 +140,7 @@ def _student_config(sweep: Sweep, name: str, configuration: Configuration, teach
         data=known.data,
         schedule=known.schedule,
         loss=known.loss,
-        model=known.model,
+        model={**known.model, **settings.model},
         distill=DistillConfig(),
         sampler=replace(config.sampler, start=()),
         trainer=replace(config.trainer, teacher=str(teacher)),
@@ -147,28 +166,24 @@ def _train(
     runner: Runner,
     plan: Plan,
     chosen: Mapping[str, Configuration],
-    extent: tuple[int, int],
+    extent: Extent,
     stopping: Callable[[], bool],
 ) -> Mapping[tuple[str, int], Training]:
-    """Train each configuration with each seed; those whose training failed are said and left out.
-
-    Args:
-        extent: seeds, and epochs: as many as the winner was trained for.
-    """
-    seeds, epochs = extent
+    """Train each configuration with each seed; those whose training failed are said and left out."""
     root = checkpoint_location(plan, student.ledger.sweep_id)
     beside: Location = type(root)(f"{root}-seeds")
     make(beside)
     specs: dict[tuple[str, int], TrialSpec] = {}
-    for index in range(seeds):
+    for index in range(extent.seeds):
         for who, configuration in chosen.items():
             specs[who, index] = TrialSpec(
                 number=len(specs),
                 stage=_STAGE,
                 configuration=configuration,
                 seed=derive_seed(student.config.seed, "distill", index),
-                epochs=epochs,
+                epochs=extent.epochs,
                 directory=below(beside, f"{who}-{index}"),
+                schedule_epochs=extent.schedule_epochs,
             )
     controller = Seeds(list(specs.values()), stopping)
     runner.run(make_program(student.config), controller)

@@ -27,14 +27,15 @@ from orchestrator.app.wiring import (
     make_program,
     make_runner,
     make_tracker,
-    tracking_uri,
 )
 from orchestrator.config.compose import to_plain, to_yaml
 from orchestrator.config.entry import run_command, use_words
 from orchestrator.config.schema import RunConfig, SweepConfig
 from orchestrator.ensemble.distill import describe as describe_distill
 from orchestrator.ensemble.result import describe as describe_ensemble
-from orchestrator.ensemble.ship import MODELS, ship, track_models
+from orchestrator.ensemble.ship import ship, track_models
+from orchestrator.ensemble.shipped import describe as describe_shipped
+from orchestrator.ensemble.shipped import shipped
 from orchestrator.ensemble.stage import run_ensemble
 from orchestrator.ensemble.winner import files, keep_predictions, track_data
 from orchestrator.errors import InterruptedSweepError, NoFeasibleTrialError, OrchestratorError, StorageError
@@ -52,6 +53,7 @@ from orchestrator.stages.recipe import StageSequence
 from orchestrator.stages.sweep import Plan, Sweep, make_plan, open_sweep, retrain_command
 from orchestrator.stages.visits import stage_of
 from orchestrator.study.storage import quiet_optuna
+from orchestrator.tracking.address import tracking_uri
 from orchestrator.tracking.base import SWEEP, stage_key
 from orchestrator.utilisation import Utilisation, added, shares
 from orchestrator.utilisation import describe as describe_usage
@@ -140,7 +142,6 @@ def _run_tracked(sweep: Sweep, names: list[str]) -> None:
     if (report := sweep.folder / REPORT_FILE).exists():
         # MLflow may have been away when it was written.
         sweep.tracker.file(SWEEP, "report", report)
-    track_models(sweep)
     status = "KILLED"
     try:
         with graceful_interrupt() as stopping:
@@ -168,6 +169,9 @@ def _run_tracked(sweep: Sweep, names: list[str]) -> None:
         if sweep.ledger.finished != finished:
             _ship(sweep)
             _report(sweep)
+        if status == "FINISHED":
+            # Once a command: a winner on the way is no model of its own. The tracker skips those that it has.
+            track_models(sweep)
         best = sweep.best
         metrics = {"best": best.value} if best is not None and best.value is not None else {}
         for name, scores in baselines(sweep).items():
@@ -230,10 +234,8 @@ def _ship(sweep: Sweep) -> None:
     """Make the models to ship; a failure to do so must not hide how the command ended."""
     try:
         ship(sweep)
-        if names := track_models(sweep):
-            registered = f"; in MLflow: models:/{sweep.name}-{names[-1]}/latest"
-            where = registered if sweep.config.tracking.name == "mlflow" else ""
-            sweep.progress.say(f"to ship: {', '.join(names)} in {sweep.folder / MODELS}{where}")
+        if models := shipped(sweep.folder, sweep.config, sweep.ledger.finished, sweep.best, sweep.task.objective):
+            sweep.progress.say(describe_shipped(models, sweep.task.objective))
     except Exception as error:
         logging.getLogger("orchestrator.files").exception("a model to ship could not be made")
         sweep.progress.say(

@@ -2,6 +2,8 @@
 
 from collections import Counter
 
+from orchestrator.ensemble.shipped import describe as describe_shipped
+from orchestrator.ensemble.shipped import shipped
 from orchestrator.progress import table
 from orchestrator.stages.ledger import Ledger, best_of, describe_reads
 from orchestrator.stages.sweep import LEDGER_FILE, Plan
@@ -18,7 +20,9 @@ def describe_status(plan: Plan) -> str:
         return f"sweep {plan.name}: nothing has run yet in {plan.folder}"
     study = SweepStudy(storage, plan.study.study(ledger.sweep_id), plan.task.direction, plan.space)
     rows = [["stage", "state", "complete", "stopped early", "infeasible", "running", f"best {plan.task.objective}"]]
-    for name in dict.fromkeys([*plan.config.recipe.order, *(record.stage for record in study.records)]):
+    for name in dict.fromkeys(
+        [*plan.config.recipe.order, *(record.stage for record in study.records), *ledger.finished]
+    ):
         own = [record for record in study.records if record.stage == name]
         counts = Counter(record.state for record in own)
         best = incumbent(own, plan.task.direction)
@@ -37,6 +41,8 @@ def describe_status(plan: Plan) -> str:
         lines.append(
             f"best so far: trial {best.number} of stage {best.stage}, {plan.task.objective} {best.value:.4g}"
         )
+    if models := shipped(plan.folder, plan.config, ledger.finished, best, plan.task.objective):
+        lines.append(describe_shipped(models, plan.task.objective))
     if audited := ledger.finished.get("audit"):
         lines.append(audited["text"])
     if ledger.test_reads:

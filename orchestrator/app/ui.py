@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from orchestrator.app.wiring import tracking_uri
 from orchestrator.errors import ConfigError, OrchestratorError
 from orchestrator.stages.sweep import Plan
+from orchestrator.tracking.address import tracking_uri
 from orchestrator.tracking.mlflow_entities import review_pages
 
 _HOST = "127.0.0.1"

@@ -14,6 +14,7 @@ from orchestrator.runners.local import LocalRunner
 from orchestrator.stages.studies import check_server
 from orchestrator.stages.sweep import CHECKPOINT_DIR, Plan, Sweep
 from orchestrator.stores import check_writable, parse_location
+from orchestrator.tracking.address import tracking_uri
 from orchestrator.tracking.backlog import Backlog
 from orchestrator.tracking.base import Tracker
 from orchestrator.tracking.memory import NullTracker
@@ -23,8 +24,6 @@ from orchestrator.trial import TrainingProgram
 
 JOB_FOLDER = "/runtime_resources/working_dir_files/"
 """Part of the path of every folder in which Ray unpacks what ``ray job submit`` brings."""
-SCHEMES = ("sqlite", "http", "https", "file", "postgresql", "mysql", "mssql", "databricks")
-"""Kinds of tracking URI that MLflow takes."""
 
 
 def make_runner(run: RunConfig) -> Runner:
@@ -38,18 +37,6 @@ def make_runner(run: RunConfig) -> Runner:
     from orchestrator.runners.ray import RayRunner
 
     return RayRunner(config, leave_out=[Path(run.sweep.dir)], ranks=run.trainer.workers)
-
-
-def tracking_uri(config: RunConfig) -> str:
-    """The MLflow tracking URI of a command: the one given, or an SQLite file beside the sweeps.
-
-    Raises:
-        ConfigError: MLflow knows no such kind of URI.
-    """
-    uri = config.tracking.uri
-    if uri is not None and uri.partition(":")[0].partition("+")[0] not in SCHEMES:
-        raise ConfigError(f"tracking.uri={uri}: must begin with one of {', '.join(f'{s}:' for s in SCHEMES)}")
-    return config.tracking.uri or f"sqlite:///{Path(config.sweep.dir).resolve() / 'mlflow.db'}"
 
 
 def check_tracking(config: RunConfig) -> None:

@@ -2,8 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from time import perf_counter
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from orchestrator.ensemble.averaging import State, greedy_soup, mean_state, reco
 from orchestrator.ensemble.predictions import PredictionStore
 from orchestrator.ensemble.record import Member, digest_of, save_weights
 from orchestrator.errors import NoFeasibleTrialError
+from orchestrator.serving.costs import costs_of
 from orchestrator.stages.sweep import Sweep
 from orchestrator.study.records import TrialRecord, ranked
 from orchestrator.tasks.loading import load_once
@@ -131,7 +131,6 @@ class Predictor:
         network = self.network(candidate, state)
         inputs, _ = next(in_sequence(self._dataset, config.eval_batch_size, 0))
         inputs = inputs.to(next(network.parameters()).device)
-        tensors = [*network.parameters(), *network.buffers()]
         return Member(
             name=candidate.name,
             trial=candidate.record.number,
@@ -140,23 +139,8 @@ class Predictor:
             file=save_weights(self._sweep.folder, candidate.name, state),
             digest=digest_of(state),
             ingredients=candidate.ingredients,
-            parameters=sum(value.numel() for value in network.parameters()),
-            megabytes=sum(value.numel() * value.element_size() for value in tensors) / 1e6,
-            ms_per_example=_fastest(network, inputs) / len(inputs) * 1e3,
+            **asdict(costs_of(network, inputs)),
         )
-
-
-def _fastest(network: nn.Module, inputs: Tensor) -> float:
-    """Seconds of the fastest of three forward passes after a first one."""
-    found = []
-    for _ in range(4):
-        started = perf_counter()
-        with torch.inference_mode():
-            network(inputs)
-            if inputs.is_cuda:
-                torch.cuda.synchronize(inputs.device)
-        found.append(perf_counter() - started)
-    return min(found[1:])
 
 
 def averaged(

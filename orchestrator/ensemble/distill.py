@@ -25,8 +25,8 @@ from orchestrator.stages.sweep import Sweep
 from orchestrator.tasks.base import Task
 from orchestrator.tasks.loading import load_once
 from orchestrator.training.data import in_sequence, size
-from orchestrator.training.loop import pick_device
-from orchestrator.types import Configuration, Direction
+from orchestrator.training.loop import pick_device, predict
+from orchestrator.types import Configuration, Direction, Value
 
 STUDENT_FILE = "student.json"
 TEACHER_FILE = "teacher.npy"
@@ -48,6 +48,11 @@ class DistillResult:
     """The mean gain as a share of the ensemble's gain over the label-only network; None: the ensemble has none."""
     validation: Mapping[str, Mapping[str, float]]
     """``label_only``, ``student`` (means over the seeds) and ``ensemble`` (cross-fitted) to the objective."""
+    test: Mapping[str, Mapping[str, float]]
+    """``label_only`` and ``student`` (means over the seeds) and ``shipped`` (the student that is kept) to scores;
+    empty: the test split was not read."""
+    changed: Mapping[str, Value]
+    """Arguments of the student's model that are not the winner's."""
 
 
 def check_can_distill(sweep: Sweep) -> None:
@@ -114,7 +119,11 @@ class Training:
 def compare(
     sweep: Sweep, configuration: Configuration, label_only: Sequence[Training], students: Sequence[Training]
 ) -> DistillResult:
-    """Compare the trainings seed by seed, and keep the best student (``student.json`` and its weights)."""
+    """Compare the trainings seed by seed, and keep the best student (``student.json`` and its weights).
+
+    The ensemble stage has read the test split: here it is read with the user's consent only
+    (``ensemble.read_test_again``).
+    """
     direction, objective = sweep.direction, sweep.task.objective
     pairs = [(a.value, b.value) for a, b in zip(label_only, students, strict=True)]
     gains = [direction.cost(a) - direction.cost(b) for a, b in pairs]
@@ -126,9 +135,41 @@ def compare(
     if ensembles:
         validation["ensemble"] = {objective: ensembles[-1][objective]}
         recovered = _recovered(direction, means, ensembles[-1][objective])
-    _keep(sweep, configuration, students)
+    kept = min(range(len(students)), key=lambda index: direction.cost(students[index].value))
+    _keep(sweep, configuration, kept, students[kept])
+    own, best = from_flat(configuration).model, sweep.best
+    before = {} if best is None else from_flat(best.configuration).model
     error = stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
-    return DistillResult(configuration, pairs, mean(gains), error, recovered, validation)
+    return DistillResult(
+        configuration=configuration,
+        pairs=pairs,
+        mean_gain=mean(gains),
+        gain_error=error,
+        recovered=recovered,
+        validation=validation,
+        test=_tested(sweep, own, {"label_only": label_only, "student": students, "shipped": [students[kept]]}),
+        changed={name: value for name, value in own.items() if value != before.get(name)},
+    )
+
+
+def _tested(
+    sweep: Sweep, model: Mapping[str, Value], trainings: Mapping[str, Sequence[Training]]
+) -> Mapping[str, Mapping[str, float]]:
+    """Scores on test, means over the seeds; empty where it may not be read again."""
+    if not sweep.config.ensemble.read_test_again:
+        return {}
+    # Noted before it happens: a kill in between must not hide a reading.
+    sweep.ledger.note_test_read()
+    task, splits = load_once(sweep.config.task)
+    config = sweep.config.trainer
+
+    def scores(training: Training) -> Mapping[str, float]:
+        network = task.model(**model)
+        network.load_state_dict(dict(training.state))
+        return task.score(*predict(task, network.to(pick_device(config)), splits.test, config))
+
+    found = {who: [scores(one) for one in some] for who, some in trainings.items()}
+    return {who: {name: mean(one[name] for one in some) for name in some[0]} for who, some in found.items()}
 
 
 def _recovered(direction: Direction, means: Sequence[float], ensemble: float) -> float | None:
@@ -136,16 +177,14 @@ def _recovered(direction: Direction, means: Sequence[float], ensemble: float) ->
     return (label - student) / (label - whole) if label > whole else None
 
 
-def _keep(sweep: Sweep, configuration: Configuration, students: Sequence[Training]) -> None:
-    seed = min(range(len(students)), key=lambda index: sweep.direction.cost(students[index].value))
-    state = students[seed].state
+def _keep(sweep: Sweep, configuration: Configuration, seed: int, student: Training) -> None:
     record = {
         "seed": seed,
-        "value": students[seed].value,
+        "value": student.value,
         "model": dict(from_flat(configuration).model),
         "configuration": dict(configuration),
-        "file": save_weights(sweep.folder, "student", state),
-        "digest": digest_of(state),
+        "file": save_weights(sweep.folder, "student", student.state),
+        "digest": digest_of(student.state),
     }
     write_json(sweep.folder / STUDENT_FILE, record)
 
@@ -166,16 +205,24 @@ def load_student(folder: Path) -> Mapping[str, Any]:
         ) from None
 
 
+_WHO = (("label_only", "targets alone"), ("student", "taught by the ensemble"))
+
+
 def describe(sweep: Sweep, result: DistillResult) -> str:
     """The comparison as a table and a sentence."""
     objective = sweep.task.objective
     rows = [["", *(f"seed {index}" for index in range(len(result.pairs))), "mean"]]
-    for side, (who, label) in enumerate((("label_only", "targets alone"), ("student", "taught by the ensemble"))):
+    for side, (who, label) in enumerate(_WHO):
         values = [f"{pair[side]:.4g}" for pair in result.pairs]
         rows.append([f"{objective}, {label}", *values, f"{result.validation[who][objective]:.4g}"])
     if "ensemble" in result.validation:
         blanks = ["" for _ in result.pairs]
         rows.append([f"{objective}, the ensemble", *blanks, f"{result.validation['ensemble'][objective]:.4g}"])
+    tested = "".join(
+        f"\n  on test, mean over the seeds: {label} {result.test[who][objective]:.4g}"
+        for who, label in _WHO
+        if result.test
+    )
     share = "" if result.recovered is None else f", {result.recovered:.0%} of the ensemble's gain"
     settings = ", ".join(
         f"{name} {value:.3g}"
@@ -184,4 +231,6 @@ def describe(sweep: Sweep, result: DistillResult) -> str:
     )
     gain = f"the teacher brings {result.mean_gain:.3g} (standard error {result.gain_error:.2g})"
     note = "best epoch on validation, the same seeds with and without; the student's settings were tuned there"
-    return f"{table(rows)}\n  {gain}{share}; {settings}\n  ({note})"
+    other = ", ".join(f"{name} {value}" for name, value in result.changed.items())
+    network = f"\n  another network than the winner's: {other}" if other else ""
+    return f"{table(rows)}\n  {gain}{share}; {settings}{network}{tested}\n  ({note})"

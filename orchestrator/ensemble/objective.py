@@ -25,6 +25,10 @@ TOLERANCE = 1e-5
 in float32, whose rounding is 6e-8."""
 
 
+DRAWN = 1e-3
+"""Share of the mean over the examples (our choice: far above :data:`LEAST`, far below what changes a form)."""
+
+
 class Objective(ABC):
     """The cost (less is better) of averaged predictions on fixed examples."""
 
@@ -185,13 +189,16 @@ def recognise(
 ) -> Recognised | None:
     """The form that gives ``cost``, up to a factor above 0 and an offset, or the root of such; None: none does.
 
-    Tried on the sample, on its average, and on mixtures of it with predictions that belong to other examples.
+    Tried on the sample, on its average, and on mixtures of it with predictions that belong to other examples. All are
+    drawn a little towards the mean over the examples: a probability that has underflowed costs the task what its own
+    smallest number costs, and ours what :data:`LEAST` does.
 
     Args:
         forms: those that the shapes allow.
         sample: predictions of one or a few candidates, shape (candidates, examples, ...).
         cost: the task's, of predictions (examples, ...).
     """
+    sample = (1 - DRAWN) * sample + DRAWN * sample.mean(axis=1, keepdims=True)
     shifted = np.roll(sample[:1], 1, axis=1)
     mixed = [(1 - share) * sample[:1] + share * shifted for share in (0.25, 0.5, 0.75, 1.0)]
     tried = np.concatenate([sample, sample.mean(axis=0, keepdims=True), *mixed]).astype(np.float64)

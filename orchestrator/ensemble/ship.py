@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from orchestrator.ensemble.distill import STUDENT_FILE, load_student
 from orchestrator.ensemble.record import ENSEMBLE_FILE, load_ensemble
 from orchestrator.masking import masked
 from orchestrator.serving.combine import Form
+from orchestrator.serving.costs import costs_of
 from orchestrator.serving.model import FORMAT, Description, Member, Network, load_weights, read_description
 from orchestrator.serving.package import EXPORTED, MODEL, Parts, export, version_in, write_package
 from orchestrator.stages.sweep import WINNER_FILE, Sweep
@@ -118,15 +120,19 @@ def _assemble(sweep: Sweep, name: str, version: str, recipe: _Recipe) -> tuple[D
     parts = Parts(task, networks, interface.statistics, interface.example[:EXAMPLES].cpu().contiguous())
     shares = [member.share for member in recipe.members]
     whole = Network(task, list(zip(networks, shares, strict=True)), interface.statistics, recipe.combined)
-    with torch.inference_mode():
-        outputs = whole(parts.example)
-    return _described(sweep, name, version, recipe, interface, parts, outputs), parts
+    return _described(sweep, (name, version), recipe, interface, parts, whole), parts
 
 
 def _described(
-    sweep: Sweep, name: str, version: str, recipe: _Recipe, interface: Interface, parts: Parts, outputs: Tensor
+    sweep: Sweep, called: tuple[str, str], recipe: _Recipe, interface: Interface, parts: Parts, whole: Network
 ) -> Description:
+    name, version = called
     config = sweep.config.task
+    with torch.inference_mode():
+        outputs = whole(parts.example)
+    # As many as an evaluation takes at a time.
+    count = sweep.config.trainer.eval_batch_size
+    many = torch.cat([parts.example] * math.ceil(count / len(parts.example)))[:count]
     temperature, form, class_axis = recipe.combined
     return Description(
         name=name,
@@ -141,6 +147,7 @@ def _described(
         output_shape=list(outputs.shape[1:]),
         columns=list(interface.columns),
         outputs=list(interface.outputs),
+        **asdict(costs_of(whole, many)),
         temperature=temperature,
         form=form,
         class_axis=class_axis,
@@ -173,11 +180,16 @@ def track_models(sweep: Sweep) -> list[str]:
             files=_configuration_files(sweep, name),
             metrics={f"winner/{sweep.task.objective}": best.value} if best and best.value is not None else {},
             package=folder,
-            registered=f"{sweep.name}-{name}",
+            registered=registered_name(sweep.name, name),
         )
         sweep.tracker.model(SWEEP, entry)
         found.append(name)
     return found
+
+
+def registered_name(sweep: str, model: str) -> str:
+    """In MLflow's registry. Each version has the alias that is the version of the model's description."""
+    return f"{sweep}-{model}"
 
 
 def _configuration_files(sweep: Sweep, name: str) -> tuple[Path, ...]:

@@ -59,7 +59,7 @@ def gain(view: SweepView, entries: Sequence[Mapping[str, Any]]) -> str:
     first = ""
     for entry in entries:
         before, after = entry.get("previous_value"), entry.get("best_value")
-        if after is None:
+        if after is None or entry.get("found_by"):
             continue
         if before is None:
             first = f"first best {after:.4g}"
@@ -102,6 +102,8 @@ def _doubts(view: SweepView) -> Sequence[str]:
     doubtful = []
     for key, entry in view.finished.items():
         before, after, noise = entry.get("previous_value"), entry.get("best_value"), entry.get("noise")
+        if entry.get("found_by"):
+            continue
         if before is not None and after is not None and noise is not None and 0 < abs(after - before) <= noise:
             doubtful.append(key)
     if not doubtful:

@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.config.schema import SweepConfig
+from orchestrator.ensemble.shipped import shipped
 from orchestrator.report.answers import worth
-from orchestrator.report.html import details, paragraph, table
+from orchestrator.report.html import code, details, paragraph, table, text
+from orchestrator.report.pictures import Pictures
 from orchestrator.report.view import SweepView
 
 _WAYS = {
@@ -36,6 +39,39 @@ def committee(view: SweepView, entry: Mapping[str, Any]) -> str:
     )
     body = paragraph(worth(view, entry)) + table(rows) + paragraph(told) + _members(entry) + _calibrated(entry)
     return body + details("Ways of choosing, on examples that did not choose", _ways(view, entry))
+
+
+def ship(view: SweepView, pictures: Pictures) -> str:
+    """The models to ship: how good, at what cost, where, and the lines that load them."""
+    models = shipped(view.folder, view.config, view.finished, view.best, view.objective)
+    if not models:
+        return ""
+    heads = ["model", "made of", f"validation {view.objective}", f"test {view.objective}", "parameters", "MB",
+             "ms an example", "torch.export"]  # fmt: skip
+    rows: list[Sequence[object]] = [heads]
+    for model in models:
+        about = model.description
+        scores = ["-" if value is None else f"{value:.4g}" for value in (model.validation, model.test)]
+        size = [f"{about.parameters:,}", f"{about.megabytes:.3g}", f"{about.ms_per_example:.2g}"]
+        rows.append([model.name, model.origin, *scores, *size, "model.pt2" if model.exported else "-"])
+    told = (
+        "Each predicts from raw inputs, in the target's units. Validation: of the ensemble cross-fitted; of winner "
+        "and student the best epoch, by which they were chosen. Milliseconds: of a large batch, on the machine that "
+        "wrote the model."
+    )
+    body = table(rows) + paragraph(told)
+    for model in models:
+        body += f"<h3>{text(model.name)}</h3>" + paragraph(f"{model.folder} (version {model.description.version})")
+        body += code(model.from_folder)
+        if model.from_mlflow:
+            body += paragraph("The same where this package is not, from MLflow's registry:") + code(model.from_mlflow)
+    listed = paragraph("Or on a file:") + code(f"{_predict(view)} predict.input=FILE predict.output=FILE")
+    return body + listed
+
+
+def _predict(view: SweepView) -> str:
+    where = "" if view.config.sweep.dir == SweepConfig().dir else f" sweep.dir={view.config.sweep.dir}"
+    return f"python run.py stage=predict sweep.name={view.name}{where}"
 
 
 def _members(entry: Mapping[str, Any]) -> str:

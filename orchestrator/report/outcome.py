@@ -101,6 +101,8 @@ def ensemble(view: SweepView, pictures: Pictures) -> str:
     for entry in view.finished.values():
         if "weights" in entry:
             body += committee(view, entry)
+        elif "mean_gain" in entry:
+            body += "<h3>A student of the ensemble</h3>" + code(entry["text"])
     return body + figures(pictures["ensemble"]) if body else ""
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.files import write_text
-from orchestrator.report import outcome, sections
+from orchestrator.report import committee, outcome, sections
 from orchestrator.report.html import text
 from orchestrator.report.pictures import Pictures, draw_all, write_pictures
 from orchestrator.report.style import STYLE
@@ -21,6 +21,7 @@ _PARTS = (
     ("winner", "What the winner predicts", outcome.winner),
     ("finalists", "Finalists", outcome.finalists),
     ("ensemble", "Ensemble", outcome.ensemble),
+    ("ship", "What to ship", committee.ship),
     ("cost", "What it cost", outcome.cost),
     ("preflight", "Preflight", outcome.preflight),
     ("lineage", "How the winner came about", outcome.lineage),

@@ -145,6 +145,8 @@ def _link(view: SweepView, name: str, entries: Sequence[Mapping[str, Any]]) -> s
         told = f"{len(entries[-1]['finalists'])} finalists, {epochs} epochs"
     elif "weights" in entries[-1]:
         told = f"{len(entries[-1]['weights'])} members"
+    elif "mean_gain" in entries[-1]:
+        told = f"a student, {len(entries[-1]['pairs'])} seeds"
     else:
         told = f"{epochs} epochs" + (f", {len(entries)} visits" if len(entries) > 1 else "")
     kind, mark = (' class="gain"', f"<em>{text(won)}</em> ") if won else ("", "")

@@ -3,9 +3,11 @@
 import importlib
 import logging
 import os
+import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 # Read by Ray when it is imported. The first keeps Ray's own processes on loopback: without it they
@@ -29,6 +31,18 @@ OBJECT_STORE_BYTES = 200 * 1024**2
 """Ray's shared memory on a private cluster: only programs and results pass through it."""
 
 
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """``ray.init`` takes SIGTERM for itself, in Python and in C. Schedulers send it before they take a machine away;
+    what it means stays the command's to say."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
 class RayRunner:
     """See :class:`~orchestrator.runners.base.Runner`."""
 
@@ -43,7 +57,8 @@ class RayRunner:
         importing.start()
         try:
             if self._owned:
-                self._start()
+                with _own_sigterm():
+                    self._start()
         finally:
             importing.join()
         if self.workers < 1:

@@ -22,7 +22,7 @@ from orchestrator.types import Value
 
 DESCRIPTION = "model.json"
 STATISTICS = "statistics.pt"
-FORMAT = 1
+FORMAT = 2
 """Of the folder; a folder with another number is refused."""
 BATCH = 1024
 """Examples per forward pass (as many as ``trainer.eval_batch_size`` has by default)."""
@@ -68,6 +68,13 @@ class Description:
     """Names of a table's columns, in order; empty: the inputs are no table."""
     outputs: Sequence[str]
     """Names of what is predicted; empty: they have none."""
+    parameters: int
+    """Of all members together."""
+    megabytes: float
+    """Parameters and buffers in memory, in 1e6 bytes."""
+    ms_per_example: float
+    """Milliseconds of a large batch, from raw inputs to predictions, divided by its examples; on the machine that
+    wrote the model."""
     temperature: float | None = None
     form: Form = "values"
     class_axis: int = 1
@@ -121,13 +128,14 @@ class Model:
         self.network = network
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> "Model":
+    def load(cls, folder: Path | str, device: str = "cpu") -> "Model":
         """The model in ``folder``. No code in its files is executed (``weights_only``).
 
         Raises:
             StorageError: there is none, or it is damaged or of another version of this package.
             ConfigError: its task cannot be imported.
         """
+        folder = Path(folder)
         description = read_description(folder)
         task = build_target(description.task, dict(description.args), "task._target_")
         members = []

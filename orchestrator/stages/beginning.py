@@ -1,8 +1,9 @@
 """What a visit of a search stage begins with: the incumbent, the windows, what decides in it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from orchestrator.config.schema import PrunerConfig
+from orchestrator.config.schema import PrunerConfig, RunConfig
 from orchestrator.seeds import derive_seed
 from orchestrator.stages.sweep import Sweep
 from orchestrator.stages.visits import ALL, Visit, stage_of, varied
@@ -42,6 +43,16 @@ def _asked(sweep: Sweep, stage: str) -> Sequence[str]:
     """What a stage tuned in particular: nothing, if it varied everything or only opened the search."""
     settings = sweep.config.stages[stage]
     return () if ALL in settings.varies or settings.budget == 0 else varied(sweep.space, settings)
+
+
+def stopping(config: RunConfig, stage: str) -> PrunerConfig:
+    """What stops the stage's trials."""
+    return config.pruner if config.stages[stage].prunes else replace(config.pruner, name="none")
+
+
+def pauses(config: RunConfig, stage: str) -> Sequence[int]:
+    """Where the staged sampler may pause the stage's trials: epochs, ascending."""
+    return rungs_of(stopping(config, stage), config.trainer.epochs, PAUSE_ROOM)
 
 
 def make_region(sweep: Sweep, key: str) -> Region:

@@ -55,6 +55,8 @@ class Verdict:
     best_trial: int | None
     """The sweep's best trial after the visit; None if there is none."""
     best_value: float | None
+    found_by: str = ""
+    """The visit that found the best trial, where that is another one, which overlapped with this; else empty."""
     previous_trial: int | None
     previous_value: float | None
     noise: float | None = None
@@ -82,7 +84,7 @@ class Verdict:
 
     @property
     def improved(self) -> bool:
-        """Whether the visit changed the incumbent."""
+        """Whether the incumbent is another one than at the visit's beginning."""
         return self.best_trial != self.previous_trial
 
     @property

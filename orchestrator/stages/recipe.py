@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from orchestrator.errors import StorageError
 from orchestrator.progress import duration
+from orchestrator.stages.beginning import pauses
 from orchestrator.stages.finalists import FinalistsStage
 from orchestrator.stages.ledger import Verdict
 from orchestrator.stages.search import SearchStage
@@ -17,7 +18,7 @@ from orchestrator.stages.standing import conclude
 from orchestrator.stages.standing import describe as describe_standing
 from orchestrator.stages.sweep import Sweep
 from orchestrator.stages.verdict import describe, judge
-from orchestrator.stages.visits import Visit, make_visits, varied
+from orchestrator.stages.visits import Visit, make_visits, stage_of, varied
 from orchestrator.types import Decision, EpochResult, Outcome, Reason, TrialSpec
 from orchestrator.utilisation import Use, Utilisation, added, shares
 
@@ -53,7 +54,8 @@ class StageSequence:
             if varied(sweep.space, sweep.config.stages[name]):
                 asking.append(name)
             elif name not in sweep.ledger.finished:
-                skip_stage(sweep, name)
+                wanted = " or ".join(sweep.config.stages[name].varies) or "hyperparameter to vary"
+                skip_stage(sweep, name, f"the task has no {wanted}")
         self._visits = make_visits(sweep.config, asking)
         self._visits += [Visit(name) for name in names if kinds[name] == "finalists"]
         self._several = len(self._visits) > 1
@@ -152,10 +154,19 @@ class StageSequence:
     def _begin_next(self) -> bool:
         """Begin the next visit; False when there is none left."""
         while self._visits:
-            visit = self._visits.pop(0)
+            visit = self._visits[0]
             if visit.key in self._sweep.ledger.finished:
+                self._visits.pop(0)
                 self._sweep.progress.say(f"[{visit.key}] finished before; skipped")
                 continue
+            if not self._affords(visit):
+                if self._active:
+                    return False  # what runs may leave something
+                self._visits.pop(0)
+                if stage_of(visit.key) not in map(stage_of, self._sweep.ledger.finished):
+                    skip_stage(self._sweep, visit.key, "nothing is left of the search's budget")
+                continue
+            self._visits.pop(0)
             self.usage.settle()
             self._usage_before[visit.key] = added(self.usage.workers)
             if self._sweep.config.stages[visit.stage].kind == "finalists":
@@ -164,6 +175,17 @@ class StageSequence:
                 self._active.append(SearchStage(self._sweep, visit, self._workers))
             return True
         return False
+
+    def _affords(self, visit: Visit) -> bool:
+        """Whether the visit may begin a trial, or has begun one: the visits before it may have spent everything."""
+        study = self._sweep.study
+        if visit.ceiling is None or any(record.stage == visit.key for record in study.records):
+            return True
+        waited_for = self._active[-1] if self._active else None
+        left = waited_for.below_ceiling() if isinstance(waited_for, SearchStage) else None
+        config = self._sweep.config
+        shortest = min(pauses(config, visit.stage), default=config.trainer.epochs)
+        return (visit.ceiling - study.epochs_paid if left is None else left) >= shortest
 
     def _finish(self, stage: SearchStage | FinalistsStage) -> None:
         sweep, key = self._sweep, stage.visit.key
@@ -188,10 +210,9 @@ class StageSequence:
         self._active.remove(stage)
 
 
-def skip_stage(sweep: Sweep, name: str) -> None:
-    """Note that ``name`` has nothing to search on this task, and say so."""
-    wanted = sweep.config.stages[name].varies
-    why = f"the task has no {' or '.join(wanted) or 'hyperparameter to vary'}"
+def skip_stage(sweep: Sweep, name: str, why: str) -> None:
+    """Note that the visit ``name`` is none, and say so."""
+    sweep.commit()
     best = sweep.best
     number, value = (best.number, best.value) if best else (None, None)
     text = f"[{name}] skipped: {why}"

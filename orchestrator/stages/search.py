@@ -8,15 +8,15 @@ from dataclasses import replace
 
 from orchestrator.progress import duration
 from orchestrator.seeds import derive_seed, shared_seed
-from orchestrator.stages.beginning import best_before, earlier_trials, make_policy, windows
+from orchestrator.stages.beginning import best_before, earlier_trials, make_policy, pauses, stopping, windows
 from orchestrator.stages.duplicates import Tried, pointing_to, shows
 from orchestrator.stages.rounds import Rounds
 from orchestrator.stages.sweep import Sweep
 from orchestrator.stages.turn import StageTurn
-from orchestrator.stages.visits import ALL, Visit, varied
+from orchestrator.stages.visits import ALL, Visit, stage_of, varied
 from orchestrator.study.advisor import Proposal
 from orchestrator.study.mates import Mates
-from orchestrator.study.pruners import PAUSE_ROOM, rungs_of
+from orchestrator.study.pruners import PAUSE_ROOM, next_rung, rungs_of
 from orchestrator.study.records import TrialRecord, incumbent, searched
 from orchestrator.tracking.base import SWEEP, stage_key
 from orchestrator.types import (
@@ -32,6 +32,13 @@ def _epochs(records: Iterable[TrialRecord]) -> int:
     return sum(record.epochs_paid for record in records)
 
 
+def _shared_out(visit: Visit, spent: int) -> Visit:
+    """The visit with its part of what is left after ``spent`` epochs, where it has one."""
+    if visit.share is None or visit.ceiling is None or not visit.epochs:
+        return visit
+    return replace(visit, epochs=max(1, round(visit.share * (visit.ceiling - spent))))
+
+
 class SearchStage(StageTurn):
     """Runs one visit; a :class:`~orchestrator.runners.base.Controller`.
 
@@ -43,14 +50,16 @@ class SearchStage(StageTurn):
 
     def __init__(self, sweep: Sweep, visit: Visit, workers: int = 1) -> None:
         config = sweep.config
-        super().__init__(sweep, visit, varied(sweep.space, config.stages[visit.stage]))
         # While the visit lasts, no other trial changes.
         self._spent_before = _epochs(searched(earlier_trials(sweep, visit.key)))
+        super().__init__(
+            sweep, _shared_out(visit, self._spent_before), varied(sweep.space, config.stages[visit.stage])
+        )
         self._spent_ended = _epochs(record for record in self.records if record.state.finished)
         self._repeated = sum(record.repeats is not None for record in self.records)
         self.previous = best_before(sweep, visit.key)
         self._epochs = config.trainer.epochs
-        pruner = config.pruner if self._settings.prunes else replace(config.pruner, name="none")
+        pruner = stopping(config, visit.stage)
         plain = config.sampler.name != "staged"
         self._rungs = rungs_of(pruner, self._epochs, None if plain else PAUSE_ROOM)
         self._rounds = Rounds(workers if config.deterministic and workers > 1 else 0, self.records)
@@ -141,14 +150,18 @@ class SearchStage(StageTurn):
         if not visit.alone and visit.up_to is None:
             # A trial that runs goes on for as long as it is the best use of its worker, whatever its visit has spent.
             begun = 0 if besides else self._charged() + sum(self._committed(record) for record in self._open())
-            return self._below_ceiling(besides) if begun < (visit.epochs or 0) else 0
+            return self.below_ceiling(besides) if begun < (visit.epochs or 0) else 0
         total = visit.epochs if visit.up_to is None else visit.up_to - self._spent_before
         assert total is not None
         begun = sum(self._committed(record) for record in self._open() if record is not besides)
         return total - self._paid() - self._reserved() - begun
 
-    def _below_ceiling(self, besides: TrialRecord | None) -> int | None:
-        """What all visits together may still begin."""
+    def below_ceiling(self, besides: TrialRecord | None = None) -> int | None:
+        """Epochs that all visits together may still begin; None: no ceiling.
+
+        Args:
+            besides: a running trial whose next epochs do not count as begun.
+        """
         if self.visit.ceiling is None:
             return None
         study = self.sweep.study
@@ -161,8 +174,12 @@ class SearchStage(StageTurn):
         """Epochs that a running trial may train before it is asked to stop."""
         if record.state.finished:
             return 0
-        whole = record.repeats is not None or self._may_audit(record)
-        return (record.epochs if whole else self.policy.stop_at(record)) - record.epochs_run
+        if record.repeats is not None or self._may_audit(record):
+            return record.epochs - record.epochs_run
+        if record.stage == self.visit.key:
+            return self.policy.stop_at(record) - record.epochs_run
+        rungs = pauses(self.sweep.config, stage_of(record.stage))
+        return next_rung(rungs, record.configuration, record.epochs_run, record.epochs) - record.epochs_run
 
     def _reserved(self) -> int:
         """Epochs kept for repeats that have not begun."""

@@ -102,6 +102,7 @@ def make_plan(config: RunConfig) -> Plan:
             "divided mixes fewer examples; give trainer.workers=1"
         )
     _check_stage_names(config, base)
+    _check_students(config, task)
     used = {name for stage in config.stages.values() for name in (*stage.varies, *stage.retunes)}
     space = build_space(_effective(config, task), base, used)
     check_sampler(config.sampler)
@@ -146,6 +147,17 @@ def _check_stage_names(config: RunConfig, base: Configuration) -> None:
         for name in (*settings.varies, *settings.retunes):
             if name not in known and name != "all":
                 raise ConfigError(f"stages.{stage}: {name} is not a hyperparameter; {suggest(name, sorted(known))}")
+
+
+def _check_students(config: RunConfig, task: Task) -> None:
+    """Refuse a student's model that the task cannot build; the search comes first and would be for nothing."""
+    for stage, settings in config.stages.items():
+        if settings.model and settings.kind != "distill":
+            raise ConfigError(f"stages.{stage}.model: only a stage of kind distill trains another network")
+        try:
+            model_defaults(task, {**config.model, **settings.model})
+        except ConfigError as error:
+            raise ConfigError(f"stages.{stage}.{error}") from None
 
 
 def checkpoint_location(plan: Plan, sweep_id: str) -> Location:

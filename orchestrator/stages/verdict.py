@@ -49,6 +49,7 @@ def judge(stage: SearchStage) -> Verdict:
         infeasible=dict(reasons),
         best_trial=best.number if best else None,
         best_value=best.value if best else None,
+        found_by=best.stage if best and best != previous and best.stage != stage.visit.key else "",
         previous_trial=previous.number if previous else None,
         previous_value=previous.value if previous else None,
         noise=noise,
@@ -193,14 +194,15 @@ def _answer(verdict: Verdict, objective: str) -> str:
     if verdict.noise is not None:
         how = "measured with more seeds" if verdict.noise_measured else "estimated"
         sure = f"; seed noise {verdict.noise:.2g} ({how})"
+    found = f" (of {verdict.found_by})" if verdict.found_by else ""
     if before is None:
-        return f"  best: trial {verdict.best_trial} with {objective} {best:.4g}{sure}"
+        return f"  best: trial {verdict.best_trial}{found} with {objective} {best:.4g}{sure}"
     if not verdict.improved:
         return f"  nothing beat trial {verdict.previous_trial} with {objective} {before:.4g}{sure}"
     within = " (within it: this may be luck)" if verdict.doubtful else ""
     return (
-        f"  best: trial {verdict.best_trial} with {objective} {best:.4g}, better by {abs(best - before):.2g} than "
-        f"trial {verdict.previous_trial} ({before:.4g}){sure}{within}"
+        f"  best: trial {verdict.best_trial}{found} with {objective} {best:.4g}, better by {abs(best - before):.2g} "
+        f"than trial {verdict.previous_trial} ({before:.4g}){sure}{within}"
     )
 
 

@@ -7,7 +7,7 @@ gain", 5).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.config.schema import RunConfig, StageConfig
 from orchestrator.study.space import SearchSpace
@@ -39,6 +39,10 @@ class Visit:
     """Instead of ``epochs``: it ends when the sweep has cost so many."""
     ceiling: int | None = None
     """In passes: epochs that the search may cost in all, without its repeats."""
+    share: float | None = None
+    """In the last pass: which part of what the ceiling leaves, when the visit begins, it may cost in place of
+    ``epochs``. Openings and trials that were worth going on with have then cost more than their visits' own epochs,
+    and what is left is for all stages."""
     alone: bool = True
     """Not part of passes: never more than its epochs, and its best trial is finished."""
     repeats: int = 0
@@ -95,18 +99,32 @@ def _passes(config: RunConfig, names: Sequence[str]) -> list[Visit]:
     # The repeats' share is none of the passes': their trials may go on for as long as they are worth it.
     ceiling = round((total - repeats) * epochs)
     visits = []
-    for number, length in enumerate(pass_lengths(total, config.recipe.first_pass, config.recipe.growth), start=1):
+    lengths = pass_lengths(_length(config, names, total - repeats), config.recipe.first_pass, config.recipe.growth)
+    for number, length in enumerate(lengths, start=1):
         for name in names:
             cost = length * shares[name] / total * epochs
             opening = number == 1 and bool(config.stages[name].opening)
-            # A stage whose trials run to their end waits for a pass that affords most of one.
-            worth = round(cost) >= (1 if config.stages[name].prunes else epochs / 2)
+            # A stage whose trials run to their end waits for a pass that affords most of one; the last is for all.
+            now = config.stages[name].prunes or number == len(lengths)
+            worth = round(cost) >= (1 if now else epochs / 2)
             if opening or (shares[name] and worth):
                 visits.append(Visit(name, number, round(cost), ceiling=ceiling, alone=False))
     if visits:
+        ending = [at for at, visit in enumerate(visits) if visit.round == visits[-1].round]
+        for at in ending:
+            rest = sum(visits[later].epochs or 0 for later in ending if later >= at)
+            visits[at] = replace(visits[at], share=(visits[at].epochs or 0) / max(rest, 1))
         last = visits[-1]
         visits[-1] = Visit(last.stage, last.round, up_to=round(total * epochs), alone=False, repeats=repeats)
     return visits
+
+
+def _length(config: RunConfig, names: Sequence[str], total: float) -> float:
+    """Full trainings of all passes together: not what they open with, and not the sweep's first finished trial, which
+    are charged to no visit."""
+    opening = 1 + sum(config.stages[name].points for name in names if config.stages[name].opening)
+    beside = 1 + opening * config.pruner.min_epochs / config.trainer.epochs
+    return max(total - beside, min(total, config.recipe.first_pass))
 
 
 def pass_lengths(total: float, first: float, growth: float) -> list[float]:

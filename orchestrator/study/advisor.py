@@ -152,13 +152,6 @@ class Advisor:
         rivals = [float(self._options(belief, rng).gains.max()), *_gains_of(belief, others)]
         return bool(_gains_of(belief, [root])[0] >= max(rivals))
 
-    def ranked(self) -> list[int]:
-        """The latest trials of all trainings, the most promising by posterior mean first."""
-        belief = self._believe()
-        if belief is None:
-            return []
-        return [self._known.trainings[root].last.number for root in belief.roots[_order(belief)]]
-
     def seed_noise(self, value: float) -> float | None:
         """The surrogate's estimate of the standard deviation between seeds around ``value``."""
         belief = self._believe()

@@ -139,7 +139,7 @@ def _example(package: Path, columns: Sequence[str]) -> Any:
 
 
 def _register(client: "MlflowClient", model: "LoggedModel", run_id: str, entry: ModelEntry) -> None:
-    """Make it a version of its registered model, unless it is one."""
+    """Make it a version of its registered model, unless it is one, with its own version as alias."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -148,8 +148,11 @@ def _register(client: "MlflowClient", model: "LoggedModel", run_id: str, entry: 
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     known = client.search_model_versions(f"name='{entry.registered}'")
-    if all(found.tags.get("version") != entry.tags["version"] for found in known):
+    own = next((found for found in known if found.tags.get("version") == entry.tags["version"]), None)
+    if own is None:
         # Not models:/ID: an SQLite store would look that up at the process's own tracking URI.
-        client.create_model_version(
+        own = client.create_model_version(
             entry.registered, model.artifact_location, run_id, tags=dict(entry.tags), model_id=model.model_id
         )
+    # By it whoever knows the folder finds the version, whose number MLflow gives: models:/NAME@ALIAS.
+    client.set_registered_model_alias(entry.registered, entry.tags["version"], own.version)

@@ -1,5 +1,6 @@
 """``stage=distill``: a student of the ensemble beside the same network without a teacher."""
 
+import html
 import json
 import re
 import sys
@@ -10,10 +11,12 @@ import pytest
 import torch
 
 from orchestrator.app.main import main
+from orchestrator.config.schema import TrainerConfig
 from orchestrator.ensemble.record import load_ensemble
 from orchestrator.serving.model import Model
 from orchestrator.tasks.digits import DigitsMLP
 from orchestrator.training import checkpoint
+from orchestrator.training.loop import predict
 
 SMALL = ["task=digits_mlp", "runner=inline", "tracking=none", "trainer.epochs=2", "sampler=random", "n_trials=2"]
 FOLDER, STUDENT = Path("sweeps/digits_mlp-seed0"), Path("sweeps/digits_mlp-seed0.student")
@@ -27,7 +30,8 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_student_is_tuned_trained_in_pairs_and_shipped(capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*SMALL, "stages.distill.seeds=2"]
+    smaller = "+stages.distill.model.width=8"
+    words = [*SMALL, "stages.distill.seeds=2", smaller, "ensemble.read_test_again=true"]
     assert main(["stage=all", "recipe.order=[lr,ensemble,distill]", *words]) == 0
     output = capsys.readouterr().out
     assert re.search(r"the teacher brings .* \(standard error .*distill\.temperature .*distill\.weight", output)
@@ -44,9 +48,22 @@ def test_a_student_is_tuned_trained_in_pairs_and_shipped(capsys: pytest.CaptureF
     assert student["value"] == min(kept["student", seed]["value"] for seed in (0, 1))
     assert {"distill.temperature", "distill.weight"} <= student["configuration"].keys()
 
+    # Another network than the winner's, with and without the teacher; on test, because the command may read it again.
+    task, splits = DigitsMLP(), DigitsMLP().splits()
+    assert "another network than the winner's: width 8" in output
+    for who, name in (("label_only", "label-only"), ("student", "student")):
+        scored = []
+        for seed in (0, 1):
+            network = task.model(**student["model"])
+            network.load_state_dict(kept[name, seed]["model"])
+            scored.append(task.score(*predict(task, network, splits.test, TrainerConfig()))["loss"])
+        assert student["model"]["width"] == 8
+        assert result["test"][who]["loss"] == pytest.approx(sum(scored) / 2)
+    assert len(json.loads((FOLDER / "ledger.json").read_text())["test_reads"]) == 2
+
     # The teacher: the ensemble's predictions, in the order of the training split.
-    task, ensemble = DigitsMLP(), load_ensemble(FOLDER)
-    inputs = task.splits().train.tensors[0]  # type: ignore[attr-defined]
+    ensemble = load_ensemble(FOLDER)
+    inputs = splits.train.tensors[0]  # type: ignore[attr-defined]
     with torch.inference_mode():
         each = [task.predictions(member.network(task, FOLDER)(inputs)) for member in ensemble.members]
     assert np.allclose(np.load(FOLDER / "teacher.npy"), ensemble.combine(each).numpy(), atol=1e-5)
@@ -65,6 +82,29 @@ def test_a_student_is_tuned_trained_in_pairs_and_shipped(capsys: pytest.CaptureF
 
     assert main(["stage=distill", *words]) == 0
     assert "[distill] finished before; skipped" in capsys.readouterr().out
+
+    # What to ship, on the page: the student's own value and cost, and lines that run.
+    page = html.unescape((FOLDER / "report.html").read_text())
+    shown = page[page.index('<section id="ship">') :]
+    size = sum(value.numel() for value in network.parameters())
+    assert f"<td>student seed {student['seed']} ({student['digest']})</td><td>{student['value']:.4g}</td>" in shown
+    assert f"<td>{size:,}</td>" in shown
+    lines = re.search(r"(from orchestrator\.serving[^<]*models/student[^<]*)", shown)
+    assert lines is not None
+    known = {"inputs": interface.example.numpy()}
+    exec(lines[1], known)
+    assert np.array_equal(known["predictions"], shipped)
+
+
+def test_a_student_that_the_task_cannot_build_is_refused_before_anything_is_trained(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["stage=lr", *SMALL, "+stages.distill.model.widht=8"]) == 2
+    said = capsys.readouterr().err
+    assert "stages.distill.model.widht: DigitsMLP.model takes no such argument; did you mean width?" in said
+    assert main(["stage=lr", *SMALL, "+stages.lr.model.width=8"]) == 2
+    assert "stages.lr.model: only a stage of kind distill" in capsys.readouterr().err
+    assert not FOLDER.exists()
 
 
 def test_without_an_ensemble_there_is_no_teacher(capsys: pytest.CaptureFixture[str]) -> None:

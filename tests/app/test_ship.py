@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
 
 from orchestrator.app.main import main
 from orchestrator.ensemble.record import load_ensemble
@@ -65,11 +67,11 @@ ELSEWHERE = """
 import json, sys
 import mlflow, pandas as pd
 
-store, rows = sys.argv[1:]
+store, rows, aliases = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 mlflow.set_tracking_uri(store)
 found = {}
 for name in ("winner", "ensemble"):
-    model = mlflow.pyfunc.load_model(f"models:/measured-seed0-{name}/1")
+    model = mlflow.pyfunc.load_model(f"models:/measured-seed0-{name}@{aliases[name]}")
     found[name] = model.predict(pd.read_json(rows))["y"].tolist()
     found[f"{name} again"] = model.predict(model.input_example)["y"].tolist()
 import orchestrator
@@ -95,12 +97,24 @@ def _swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
 
 
 @pytest.mark.usefixtures("_swept")
-def test_winner_and_ensemble_predict_where_nothing_of_the_sweep_is_left(tmp_path: Path) -> None:
+def test_winner_and_ensemble_predict_where_nothing_of_the_sweep_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "sweeps" / "measured-seed0"
     table = torch.as_tensor(np.load("table.npy"))[70:, :3]
     wanted = expected(folder, table)
     program = torch.export.load(folder / "models/winner/model.pt2").module()
     assert torch.allclose(program(table).flatten(), wanted["winner"], rtol=1e-6)
+    capsys.readouterr()
+    assert main(["stage=status", *WORDS]) == 0
+    told = capsys.readouterr().out
+    aliases = dict(re.findall(r"to ship: \w+ \(loss .*models:/measured-seed0-(\w+)@(\w+)", told))
+    assert aliases.keys() == wanted.keys()
+    client = MlflowClient(f"sqlite:///{tmp_path}/sweeps/mlflow.db")
+    # Of three trials more than one was the best for a while.
+    assert {name: len(client.search_model_versions(f"name='measured-seed0-{name}'")) for name in wanted} == {
+        "winner": 1, "ensemble": 1,
+    }  # fmt: skip
     shutil.rmtree(folder)
     shutil.rmtree("own")
     Path("table.npy").unlink()
@@ -111,7 +125,7 @@ def test_winner_and_ensemble_predict_where_nothing_of_the_sweep_is_left(tmp_path
     script.parent.mkdir()
     script.write_text(ELSEWHERE)
     done = subprocess.run(
-        [sys.executable, str(script), f"sqlite:///{tmp_path}/sweeps/mlflow.db", str(rows)],
+        [sys.executable, str(script), f"sqlite:///{tmp_path}/sweeps/mlflow.db", str(rows), json.dumps(aliases)],
         cwd=script.parent,
         env={**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "PYTHONPATH": ""},
         capture_output=True,

@@ -44,6 +44,24 @@ def test_every_sampler_runs_the_whole_recipe(sampler: str, direction: Direction)
     assert bowl(found.best.configuration) < bowl(start)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_visit_is_announced_that_can_do_nothing(workers: int) -> None:
+    found = simulate(command("stage=all", "+experiment=quick"), falling, workers)
+    for key, verdict in found.ledger.finished.items():
+        assert verdict["trials"] > 0 or verdict["skipped"], key
+    stages = {key.partition("@")[0] for key in found.ledger.finished}
+    assert stages >= {"start", "lr", "batch_size", "momentum", "width", "decay", "depth", "regularization", "joint"}
+
+
+def test_what_nothing_is_left_for_is_said_once_to_be_skipped() -> None:
+    """Finishing what the first stages began takes it all."""
+    words = ("recipe.budget={high: 0.6, medium: 0.6, low: 0.6}", "stages.joint.budget=0.6")
+    found = simulate(command("stage=all", *words, "recipe.growth=1"), falling)
+    skipped = [key for key, verdict in found.ledger.finished.items() if verdict["skipped"]]
+    assert len({key.partition("@")[0] for key in skipped}) == len(skipped) > 0
+    assert all("nothing is left" in found.ledger.finished[key]["skipped"] for key in skipped)
+
+
 def test_both_directions_are_mirrored() -> None:
     down = simulate(command(*LITTLE), falling)
     up = simulate(command(*LITTLE, "task._target_=test_simulate.ByAccuracy"), rising)

@@ -138,6 +138,15 @@ def test_the_objective_is_recognised_by_what_it_gives(
         assert found.cost(cost) == pytest.approx(judge.cost(one), rel=1e-4, abs=1e-6)
 
 
+def test_probabilities_that_underflow_hide_no_log_loss() -> None:
+    """The task takes 1e-300 for what it is, the library for the smallest number of float32."""
+    targets = torch.arange(40) % 2
+    sure = torch.stack([1.0 - targets, targets.double()], dim=1).clamp(1e-300, 1.0).expand(3, 40, 2).clone()
+    sure[0, :3] = sure[0, :3].flip(1)  # wrong, and as sure of it
+    sure[1:, :20] = torch.tensor([0.7, 0.3], dtype=torch.float64)
+    assert Judge(BreastCancer(), targets, sure).recognised.form.name == "log-loss"
+
+
 class Percentage(BreastCancer):
     """Log-loss by another name, in other units, to be maximised."""
 

@@ -34,6 +34,7 @@ def made(task: Task, shares: list[float], temperature: float | None = None, form
         name="ensemble", version="1", sweep="s", task=f"{type(task).__module__}.{type(task).__qualname__}", args={},
         members=members, shape=list(interface.example.shape[1:]), dtype="float64",
         output_shape=[len(interface.outputs)], columns=interface.columns, outputs=interface.outputs,
+        parameters=1, megabytes=1.0, ms_per_example=1.0,
         temperature=temperature, form=form,
     )  # fmt: skip
     return description, Parts(task, networks, interface.statistics, interface.example), interface

@@ -24,6 +24,7 @@ def verdict(**more: object) -> Verdict:
     ({"previous_trial": None, "previous_value": None}, "best: trial 3 with loss 0.5"),
     ({"best_trial": 1, "best_value": 0.7}, "nothing beat trial 1 with loss 0.7"),
     ({}, "best: trial 3 with loss 0.5, better by 0.2 than trial 1 (0.7)"),
+    ({"found_by": "width"}, "best: trial 3 (of width) with loss 0.5, better by 0.2 than trial 1 (0.7)"),
     ({"noise": 0.3}, "seed noise 0.3 (estimated) (within it: this may be luck)"),
     ({"noise": 0.1, "noise_measured": True}, "seed noise 0.1 (measured with more seeds)"),
     ({"at_bound": {"model.width": "high"}}, "width lies at the high end of what was searched: widen space.model"),
@@ -92,6 +93,19 @@ def test_failures_are_counted_by_reason() -> None:
     assert result["infeasible"] == {"out_of_memory": len(failed)}
     assert result["trials"] == len(found.trials)
     assert result["epochs"] == sum(t.epochs_paid for t in found.trials)
+
+
+def test_visits_that_overlap_say_whose_trial_the_best_is() -> None:
+    found = simulate(command("stage=all"), falling, workers=4)
+    stage = {trial.number: trial.stage for trial in found.trials}
+    gained = [e for e in found.ledger.finished.values() if e.get("best_trial") not in (None, e.get("previous_trial"))]
+    assert [
+        e["stage"]
+        for e in gained
+        if e["found_by"] != ("" if stage[e["best_trial"]] == e["stage"] else stage[e["best_trial"]])
+    ] == []
+    assert any(e["found_by"] for e in gained)
+    assert any(not e["found_by"] for e in gained)
 
 
 def test_what_did_not_change_is_not_listed_as_changed() -> None:

@@ -64,6 +64,32 @@ def test_a_stage_that_does_not_prune_waits_for_a_pass_that_affords_it() -> None:
     visits = make_visits(config, NAMES)
     assert min(visit.epochs for visit in visits if visit.stage == "decay") >= 4.5
     assert min(visit.epochs for visit in visits if visit.stage == "width") < 4.5
+    few = make_visits(command("stage=all", "+experiment=quick"), NAMES)
+    assert [visit.round for visit in few if visit.stage == "decay"] == [few[-1].round]
+
+
+def test_the_last_pass_divides_what_is_left_among_its_visits() -> None:
+    visits = make_visits(command("stage=all"), NAMES)
+    last = visits[-1].round
+    before = [visit for visit in visits if visit.round < last]
+    assert before
+    assert all(visit.share is None for visit in before)
+    left, spent = 1.0, []
+    for visit in [visit for visit in visits if visit.round == last][:-1]:
+        spent.append(left * visit.share)
+        left -= spent[-1]
+    planned = [visit.epochs for visit in visits if visit.round == last][:-1]
+    ratios = [cost / epochs for cost, epochs in zip(spent, planned, strict=True)]
+    assert ratios == pytest.approx([ratios[0]] * len(ratios))
+    assert left == pytest.approx(14 * ratios[0] * planned[0] / 6 / ratios[0] * ratios[0], rel=0.05)
+
+
+def test_passes_leave_room_for_their_opening_the_first_finished_trial_and_the_repeats() -> None:
+    config = command("stage=all")
+    visits = make_visits(config, NAMES)
+    total = sum(budget(config, config.stages[name]) for name in NAMES)
+    beside = 2 + 1 + (1 + 5 + 7) / 9
+    assert sum(visit.epochs or 0 for visit in visits[:-1]) <= (total - beside) * 9
 
 
 def test_what_a_stage_varies_is_what_the_task_has() -> None:

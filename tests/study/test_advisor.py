@@ -180,7 +180,6 @@ def test_a_space_that_is_exhausted_gives_promotions_and_then_nothing() -> None:
 def test_maximise_and_minimise_are_mirrored() -> None:
     down, up = Play().run(25), Play(direction=Direction.MAXIMIZE).run(25)
     assert [(r.configuration, r.parent) for r in down.records] == [(r.configuration, r.parent) for r in up.records]
-    assert down.advisor.ranked() == up.advisor.ranked()
     for one, other in zip(down.records, up.records, strict=True):
         assert down.advisor.goes_on(one) == up.advisor.goes_on(other)
 
@@ -351,7 +350,6 @@ def test_a_restarted_advisor_proposes_the_same() -> None:
         fresh.advisor.observe(record)
     for number in (18, 19, 20):
         assert fresh.advisor.propose(number) == play.advisor.propose(number)
-    assert fresh.advisor.ranked() == play.advisor.ranked()
     assert fresh.advisor.seed_noise(0.5) == play.advisor.seed_noise(0.5)
 
 
