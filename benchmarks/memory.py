@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler, TPESampler
 
 from orchestrator import StagedSampler, compose, simulate
 from orchestrator.errors import InfeasibleTrialError
-from orchestrator.types import Configuration, Reason
+from orchestrator.types import Configuration, MemoryUse, Reason
 
 LIMIT = 18.5
 """Most that log2 of batch size, width and depth may sum to."""
@@ -63,7 +63,15 @@ def curve(configuration: Configuration, seed: int) -> list[float]:
     return [loss(**at)]
 
 
-def in_a_sweep(seed: int, trials: int) -> tuple[int, float]:
+def peak(configuration: Configuration, limit: int | None) -> tuple[MemoryUse, ...]:
+    """What is measured of a training: bytes in proportion to the three sizes, 2**14 for each unit."""
+    product = math.prod(int(configuration[NAMES[name]]) for name in BEST)
+    return (MemoryUse("gpu", 2**14 * product, limit),)
+
+
+def in_a_sweep(
+    seed: int, trials: int, memory: Callable[[Configuration], tuple[MemoryUse, ...]] = lambda _: ()
+) -> tuple[int, float]:
     """The same for a stage of the product, which begins at the small configuration."""
     words = ["stage=joint", f"n_trials={trials}", f"seed={seed}", "trainer.epochs=1", "recipe.repeats=0"]
     words += [f"stages.joint.varies=[{','.join(NAMES.values())}]", *(f"{NAMES[n]}={v}" for n, v in SMALL.items())]
@@ -71,7 +79,7 @@ def in_a_sweep(seed: int, trials: int) -> tuple[int, float]:
         low = 1 if name == "model.depth" else 2**4
         words += [f"space.{name}.low={low}", f"space.{name}.high={high}", f"space.{name}.limits=[{low},{high}]"]
     words += ["space.optimizer.lr.low=1e-5", "space.optimizer.lr.limits=[1e-5,1.0]"]
-    found = simulate(compose(words), curve)
+    found = simulate(compose(words), curve, memory=memory)
     values = [trial.value for trial in found.trials if trial.value is not None]
     assert len(found.trials) == trials
     return trials - len(values), min(values, default=FAILED)
@@ -83,6 +91,8 @@ METHODS: dict[str, Callable[[int, int], tuple[int, float]]] = {
         StagedSampler(epochs=1, seed=seed, start=SMALL), trials
     ),
     "stage=joint, small start": in_a_sweep,
+    "the same, peaks measured": lambda seed, trials: in_a_sweep(seed, trials, lambda c: peak(c, None)),
+    "the same, limit known": lambda seed, trials: in_a_sweep(seed, trials, lambda c: peak(c, int(2 ** (14 + LIMIT)))),
     "TPE with constraints": lambda seed, trials: in_optuna(TPESampler(seed=seed), trials),
 }
 """Seed and number of trials to wasted trials and best value."""

@@ -9,6 +9,7 @@
     ├── NoFeasibleTrialError     4   a stage ended without a single usable trial
     ├── UserCodeError            1   the user's own code raised
     ├── StorageError             1   a file of the sweep cannot be written, or is damaged
+    │   └── DamagedError         1   a file is not what was written
     ├── TooManyFailuresError     1   more trials fail than the failure policy takes
     └── InterruptedSweepError  130   Ctrl-C: the sweep stopped in good order and can go on
     InfeasibleTrialError                  not an error of a command: a trial that cannot give a value
@@ -51,6 +52,10 @@ class UserCodeError(OrchestratorError):
 
 class StorageError(OrchestratorError):
     """A file of the sweep cannot be written, or is damaged; says which, and what to do."""
+
+
+class DamagedError(StorageError):
+    """A file of the sweep is not what was written. An older one may be whole."""
 
 
 class TooManyFailuresError(OrchestratorError):

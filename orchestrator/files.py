@@ -41,6 +41,14 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` and what is missing above it, durably: without its entry a file is lost with all it holds."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync(path.parent)
+
+
 @contextmanager
 def storing(path: Path) -> Iterator[None]:
     """Writing to ``path``.
@@ -70,19 +78,25 @@ def storage_trouble(path: Path | str, error: OSError) -> str:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, keep_as: str | None = None) -> Iterator[Path]:
     """Yield a path to write to; on success it durably takes the place of ``path`` in one step.
+
+    Args:
+        path: the file.
+        keep_as: a name for the old file, if there is one. Then it takes two steps, between which there is only the
+            old file, with its new name.
 
     Raises:
         StorageError: it cannot be written; the old file stands.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             yield aside
-            with aside.open("rb") as written:
-                os.fsync(written.fileno())
+            sync(aside)
+            if keep_as is not None and path.exists():
+                os.replace(path, path.with_name(keep_as))
             os.replace(aside, path)
             sync(path.parent)
         finally:
@@ -101,49 +115,56 @@ def append_line(path: Path, text: str) -> None:
 
 
 class Lines:
-    """Lines appended to files at once, and made durable together."""
+    """Lines appended to files, and made durable many at a time."""
 
     def __init__(self) -> None:
-        self._unsynced: dict[Path, None] = {}
+        self._due: dict[Path, None] = {}
 
-    def append(self, path: Path, text: str) -> None:
-        """Append ``text`` as a line: a killed process does not lose it, a power cut may. Half a line at the end, of a
-        write that was cut short, goes first.
+    def append(self, path: Path, text: str, *, due: bool = True) -> None:
+        """Append ``text`` as a line. Half a line at the end, of a write that was cut short, goes first.
+
+        Args:
+            path: the file.
+            text: the line, without its end.
+            due: whether a power loss takes neither it nor the lines before it, after the next :meth:`sync`; else one
+                may, until a later line is due, or the file.
 
         Raises:
             StorageError: it cannot be written.
         """
         with storing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():
-                # The name of the file, and that of its folder.
-                self._unsynced |= dict.fromkeys((path.parent, path.parent.parent))
+                missing = [folder for folder in path.parents if not folder.exists()]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # Without its entry a file is lost with all it holds.
+                self._due |= dict.fromkeys([path.parent, *(folder.parent for folder in missing)])
             with path.open("ab+") as handle:
                 cut_half_line(handle)
                 handle.write(text.encode() + b"\n")
-        self._unsynced[path] = None
+        if due:
+            self.due(path)
+
+    def due(self, path: Path) -> None:
+        """The next :meth:`sync` makes the whole file durable."""
+        self._due[path] = None
 
     def sync(self) -> None:
-        """Make durable what was appended.
+        """Make durable what is due, side by side.
 
         Raises:
             StorageError: it cannot be written.
         """
-        paths, self._unsynced = list(self._unsynced), {}
-        _sync_all(paths)
 
+        def sync_one(path: Path) -> None:
+            with storing(path):
+                sync(path)
 
-def _sync_all(paths: list[Path]) -> None:
-    def sync_one(path: Path) -> None:
-        with storing(path):
-            sync(path)
-
-    if len(paths) < 2:
-        for path in paths:
-            sync_one(path)
-        return
-    with ThreadPoolExecutor(min(SYNCS, len(paths))) as pool:
-        list(pool.map(sync_one, paths))
+        due, self._due = list(self._due), {}
+        if len(due) == 1:
+            sync_one(due[0])
+        elif due:
+            with ThreadPoolExecutor(min(SYNCS, len(due))) as pool:
+                list(pool.map(sync_one, due))
 
 
 def cut_half_line(handle: IO[bytes]) -> int:

@@ -37,8 +37,12 @@ _Result = TypeVar("_Result")
 class Store(Protocol):
     """One folder: files by name."""
 
-    def writing(self, name: str) -> Any:
+    def writing(self, name: str, keep_as: str | None = None) -> Any:
         """A context in which a binary file is written; it takes the place of ``name`` at once, at its end.
+
+        Args:
+            name: the file.
+            keep_as: a name under which the old file, if there is one, is kept.
 
         Raises:
             StorageError: it cannot be written; the old one stands.
@@ -151,9 +155,9 @@ class Folder:
         self._path = path
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[IO[bytes]]:
-        """See :class:`Store`."""
-        with replacing(self._path / name) as aside, aside.open("wb", buffering=0) as handle:
+    def writing(self, name: str, keep_as: str | None = None) -> Iterator[IO[bytes]]:
+        """See :class:`Store`. A kill at its end may leave the old file only, under the name that it is kept as."""
+        with replacing(self._path / name, keep_as) as aside, aside.open("wb", buffering=0) as handle:
             yield handle
 
     def read(self, name: str) -> bytes:
@@ -188,10 +192,13 @@ class Objects:
         self._system, self._path = _connect(url)
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[IO[bytes]]:
+    def writing(self, name: str, keep_as: str | None = None) -> Iterator[IO[bytes]]:
         """See :class:`Store`."""
         content = BytesIO()
         yield content
+        if keep_as is not None and self.size(name) is not None:
+            places = f"{self._path}/{name}", f"{self._path}/{keep_as}"
+            self._patiently(keep_as, "written", lambda: self._system.copy_file(*places))
         self._patiently(name, "written", lambda: self._put(name, content))
 
     def _put(self, name: str, content: BytesIO) -> None:

@@ -19,7 +19,8 @@ from orchestrator.config.schema import TaskConfig, TrainerConfig
 from orchestrator.errors import InfeasibleTrialError, StorageError
 from orchestrator.masking import mask_addresses
 from orchestrator.tasks.loading import load_once
-from orchestrator.training.loop import Loop, fit, restore
+from orchestrator.training.fit import fit, restore
+from orchestrator.training.loop import Loop
 from orchestrator.training.parallel import ALONE, Group
 from orchestrator.training.team import together
 from orchestrator.types import End, EpochResult, Outcome, Reason, TrialSpec

@@ -116,6 +116,8 @@ class TrialSpec:
     """Seconds that it may take to finish an epoch; None: any."""
     schedule_epochs: int | None = None
     """Epochs that the learning-rate schedule covers, after which the rate stays; None: the budget."""
+    reported: int = 0
+    """Epochs, from the first one on, that the driver has noted for good: they need not be reported again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,17 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """The most memory that a trial held at a time, beyond what its worker held before it."""
+
+    where: str
+    """``host`` or ``gpu``."""
+    peak_bytes: int
+    limit_bytes: int | None = None
+    """What there is for all trials there; None: unknown."""
+
+
+@dataclass(frozen=True, slots=True)
 class EpochResult:
     """What a trial reports after each epoch."""
 
@@ -138,6 +151,12 @@ class EpochResult:
     """The objective on the validation split after this epoch."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Everything measured, by name (``train/loss``, ``val/accuracy``, ``seconds``)."""
+    saved: bool = field(default=False, compare=False)
+    """Whether a checkpoint of this epoch is durable: what was reported up to here will not be reported again."""
+    note: str = field(default="", compare=False)
+    """A line for the user, about how the trial was resumed; empty: nothing to say."""
+    memory: tuple[MemoryUse, ...] = field(default=(), compare=False)
+    """Measured since the trial began on this worker; empty: it cannot be."""
     work: Work | None = field(default=None, compare=False)
     """Filled in by the runner; None: unknown."""
 

@@ -56,6 +56,7 @@ DOORS = {
         "study.advisor",
         "study.candidates",
         "study.feasibility",
+        "study.memory",
         "study.samplers",
         "study.surrogate",
         "stages.race",

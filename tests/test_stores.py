@@ -72,6 +72,16 @@ def test_a_write_that_fails_leaves_the_old_one(location: Location) -> None:
     assert not checkpoint.exists(below(location, "none"))
 
 
+def test_the_checkpoint_before_is_kept_until_both_go(location: Location) -> None:
+    for epoch in (1, 2, 3):
+        checkpoint.save(location, {"epoch": epoch})
+    assert [checkpoint.load(location, name)["epoch"] for name in (checkpoint.NAME, checkpoint.PREVIOUS)] == [3, 2]
+    checkpoint.save(location, {"epoch": 4}, keep_old=False)
+    assert [checkpoint.load(location, name)["epoch"] for name in (checkpoint.NAME, checkpoint.PREVIOUS)] == [4, 2]
+    checkpoint.remove(location)
+    assert not any(checkpoint.exists(location, name) for name in (checkpoint.NAME, checkpoint.PREVIOUS))
+
+
 def test_a_damaged_checkpoint_is_named(location: Location) -> None:
     checkpoint.save(location, {"weights": torch.arange(1000)})
     content = bytearray(store_at(location).read(checkpoint.NAME))
@@ -143,12 +153,12 @@ def test_a_sweep_keeps_its_checkpoints_there_and_waits_while_the_store_is_away(
     saves = []
     save = checkpoint.save
 
-    def away_at_the_third(location: Location, state: dict) -> None:
+    def away_at_the_third(location: Location, state: dict, **words: bool) -> None:
         saves.append(location)
         if len(saves) == 3:
             server.stop()
             threading.Timer(1.0, server.start_again).start()
-        save(location, state)
+        save(location, state, **words)
 
     monkeypatch.setattr(checkpoint, "save", away_at_the_third)
     assert main(["stage=lr", *WORDS]) == 0

@@ -1,9 +1,10 @@
 """Distillation: how much of the ensemble's gain a student has, on test, beside the same network without a teacher.
 
 Each run is a short search, an ensemble, and ``stage=distill`` on one shipped task, with a division of the data and a
-sweep seed of its own; student and label-only network are trained with the same seeds and scored on test. The gains
-are relative to the label-only network's loss, so that tasks count alike. Recovered is the mean gain of the students
-over that of the ensembles, with a 95 % interval: runs are resampled within tasks (bootstrap), tasks are fixed.
+sweep seed of its own; student and label-only network are trained with the same seeds and scored on test. A gain is
+the logarithm of the label-only network's loss over the other's, so that tasks count alike. Recovered is the mean gain
+of the students over that of the ensembles, with a 95 % interval: runs are resampled within tasks (bootstrap), tasks
+are fixed.
 Results are appended as they end; what is there is not run again.
 """
 
@@ -49,10 +50,11 @@ def judge(sweep: Path, settings: Sequence[str]) -> Row:
 
 
 def gains(rows: Sequence[Row], split: str) -> NDArray[np.float64]:
-    """Of student and ensemble over the label-only network, as shares of its loss; shape (runs, 2)."""
+    """Of student and ensemble over the label-only network: logarithms of ratios of losses; shape (runs, 2)."""
     losses = [[row[split][who]["loss"] for who in ("label_only", "student", "ensemble")] for row in rows]
-    table = np.array(losses)
-    return (table[:, :1] - table[:, 1:]) / table[:, :1]
+    table = np.log(losses)
+    found: NDArray[np.float64] = table[:, :1] - table[:, 1:]
+    return found
 
 
 def recovered(by_task: Sequence[NDArray[np.float64]]) -> tuple[float, float, float]:
@@ -84,7 +86,7 @@ def table(rows: Sequence[Row], tasks: Sequence[str], split: str) -> str:
             for who in ("label_only", "student", "ensemble")
         ]
         lines.append(
-            f"| {name} | {len(some)} | {' | '.join(losses)} | {student:+.1%} | {ensemble:+.1%} | "
+            f"| {name} | {len(some)} | {' | '.join(losses)} | {student:+.3f} | {ensemble:+.3f} | "
             f"{share:.0%} ({low:.0%} to {high:.0%}) | {better} of {len(some)} |"
         )
     return "\n".join(lines)

@@ -77,8 +77,10 @@ class Seeds:
 
 
 def distill(sweep: Sweep, name: str, stopping: Callable[[], bool]) -> DistillResult:
-    """Tune temperature, weight and learning rate of the student, train it, and compare it with the winner's training.
+    """Tune temperature and weight of the student, train it, and compare it with the winner's training.
 
+    Everything else is the winner's, so that the teacher alone is what differs between the compared networks. (The
+    learning rate too was tuned once: with the one seed of a search, to rates at which other seeds diverge.)
     The tuning is a sweep of its own, ``NAME.student``, with the sweep's sampler and runner. The same command goes on
     where it was interrupted.
 
@@ -125,7 +127,6 @@ def _student_config(sweep: Sweep, name: str, configuration: Configuration, teach
         kind="search",
         asks="which temperature, and how much of the teacher?",
         varies=("distill.temperature", "distill.weight"),
-        retunes={"optimizer.lr": 0.15},
         budget=settings.budget,
         n_trials=settings.n_trials,
         timeout_s=settings.timeout_s,

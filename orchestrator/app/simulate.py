@@ -2,7 +2,7 @@
 
 import io
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from orchestrator.stages.recipe import StageSequence
 from orchestrator.stages.sweep import Sweep, make_plan, open_simulated_sweep
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.storage import quiet_optuna
-from orchestrator.types import TrialProgram
+from orchestrator.types import Configuration, MemoryUse, TrialProgram
 from orchestrator.utilisation import Use, Utilisation, added, shares
 
 
@@ -33,7 +33,14 @@ class Simulation:
     """Share of the workers' simulated time in which they trained; the ledger says what the rest went into."""
 
 
-def simulate(config: RunConfig, curve: CurveFunction, workers: int = 1, *, finalists: bool = False) -> Simulation:
+def simulate(
+    config: RunConfig,
+    curve: CurveFunction,
+    workers: int = 1,
+    *,
+    finalists: bool = False,
+    memory: Callable[[Configuration], tuple[MemoryUse, ...]] = lambda configuration: (),
+) -> Simulation:
     """Run the search stages of a command on curves instead of trainings; leaves no files behind.
 
     Args:
@@ -43,6 +50,7 @@ def simulate(config: RunConfig, curve: CurveFunction, workers: int = 1, *, final
         workers: simulated workers.
         finalists: run the finalists too, where the command names them: the curves must be as long as these are
             trained at most.
+        memory: what a training of a configuration is seen to hold.
 
     Raises:
         OrchestratorError: as the command would.
@@ -51,7 +59,7 @@ def simulate(config: RunConfig, curve: CurveFunction, workers: int = 1, *, final
     runner = SimulationRunner(workers)
     with tempfile.TemporaryDirectory() as folder:
         sweep = simulated_sweep(config, Path(folder))
-        program = CurveProgram(curve, lambda number: sweep.study[number].inherited)
+        program = CurveProgram(curve, lambda number: sweep.study[number].inherited, memory=memory)
         simulate_on(sweep, runner, program, finalists=finalists)
         busy = shares(added([worker for part in sweep.ledger.usage for worker in part["workers"]])).get(Use.BUSY, 0.0)
         return Simulation(sweep.study.records, sweep.best, sweep.ledger, runner.clock, busy)

@@ -26,7 +26,7 @@ def train(plan: Plan) -> str:
     progress = Progress()
     best, best_epoch = plan.task.direction.worst, 0
     with exclusive_lock(folder / "lock"):
-        (folder / checkpoint.NAME).unlink(missing_ok=True)
+        checkpoint.remove(folder)
         try:
             for result in make_program(config)(spec):
                 if plan.task.direction.better(result.value, best):

@@ -113,31 +113,42 @@ class Temperature:
     value: float
     """Fitted on all examples."""
     gain: float
-    """By how much it lowers log-loss (nats; of targets a little in doubt, as it is fitted), cross-fitted."""
+    """By how much it lowers log-loss (nats), cross-fitted."""
     error: float
     """Standard error of the gain, paired over examples."""
+    doubted: tuple[float, float]
+    """The same gain and its error with targets a little in doubt, as it is fitted."""
     ece: tuple[float, float]
     """Expected calibration error without and with it, cross-fitted."""
 
     @property
     def helps(self) -> bool:
-        """Whether the gain is more than one standard error."""
-        return self.gain > self.error
+        """Whether both gains are more than one standard error.
+
+        The plain one alone would make predictions surer wherever none of them is wrong, and the first wrong one on
+        test pays for it; the doubted one alone would make them less sure, and lose where nothing is in doubt.
+        """
+        return self.gain > self.error and self.doubted[0] > self.doubted[1]
 
 
 def temperature(how: Probabilities, predictions: Tensor, parts: Sequence[Tensor]) -> Temperature:
     """Fit the temperature, and judge it by fitting it without each of ``parts`` (indices of examples)."""
     cooled = predictions.double().clone()
-    unsure = doubt(len(predictions))
-    before = how.losses(predictions, doubt=unsure)
-    after = torch.empty_like(before)
+    doubts = (0.0, doubt(len(predictions)))
+    lowered = [how.losses(predictions, doubt=unsure) for unsure in doubts]
     for held in parts:
         others = torch.ones(len(predictions), dtype=torch.bool)
         others[held] = False
         value = how.fit(predictions, others.nonzero().flatten())
         cooled[held] = with_temperature(predictions[held].double(), value, how.form, how.axis)
-        after[held] = Probabilities(how.targets[held], how.form, how.axis).losses(predictions[held], value, unsure)
-    gains = before - after
-    error = float(gains.std()) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
+        own = Probabilities(how.targets[held], how.form, how.axis)
+        for gains, unsure in zip(lowered, doubts, strict=True):
+            gains[held] -= own.losses(predictions[held], value, unsure)
+    (gain, error), doubted = (_mean(gains) for gains in lowered)
     ece = expected_error(how.bins(predictions)), expected_error(how.bins(cooled))
-    return Temperature(how.fit(predictions), float(gains.mean()), error, ece)
+    return Temperature(how.fit(predictions), gain, error, doubted, ece)
+
+
+def _mean(values: Tensor) -> tuple[float, float]:
+    """Mean and its standard error."""
+    return float(values.mean()), float(values.std()) / len(values) ** 0.5 if len(values) > 1 else 0.0

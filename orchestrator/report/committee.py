@@ -46,14 +46,14 @@ def ship(view: SweepView, pictures: Pictures) -> str:
     models = shipped(view.folder, view.config, view.finished, view.best, view.objective)
     if not models:
         return ""
-    heads = ["model", "made of", f"validation {view.objective}", f"test {view.objective}", "parameters", "MB",
-             "ms an example", "torch.export"]  # fmt: skip
+    heads = ["model", f"validation {view.objective}", f"test {view.objective}", "parameters", "MB", "ms an example",
+             "torch.export"]  # fmt: skip
     rows: list[Sequence[object]] = [heads]
     for model in models:
         about = model.description
         scores = ["-" if value is None else f"{value:.4g}" for value in (model.validation, model.test)]
         size = [f"{about.parameters:,}", f"{about.megabytes:.3g}", f"{about.ms_per_example:.2g}"]
-        rows.append([model.name, model.origin, *scores, *size, "model.pt2" if model.exported else "-"])
+        rows.append([model.name, *scores, *size, "model.pt2" if model.exported else "-"])
     told = (
         "Each predicts from raw inputs, in the target's units. Validation: of the ensemble cross-fitted; of winner "
         "and student the best epoch, by which they were chosen. Milliseconds: of a large batch, on the machine that "
@@ -61,7 +61,9 @@ def ship(view: SweepView, pictures: Pictures) -> str:
     )
     body = table(rows) + paragraph(told)
     for model in models:
-        body += f"<h3>{text(model.name)}</h3>" + paragraph(f"{model.folder} (version {model.description.version})")
+        body += f"<h3>{text(model.name)}</h3>" + paragraph(
+            f"{model.folder}, version {model.description.version}, made of {model.origin}"
+        )
         body += code(model.from_folder)
         if model.from_mlflow:
             body += paragraph("The same where this package is not, from MLflow's registry:") + code(model.from_mlflow)

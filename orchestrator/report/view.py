@@ -14,7 +14,8 @@ from orchestrator.ensemble.winner import PREDICTIONS_FILE
 from orchestrator.errors import NoFeasibleTrialError
 from orchestrator.masking import masked
 from orchestrator.stages.ledger import Ledger, Reading, best_of
-from orchestrator.stages.sweep import LEDGER_FILE, METRICS_FILE, Plan, Sweep, make_plan
+from orchestrator.stages.measured import MeasuredEpochs
+from orchestrator.stages.sweep import LEDGER_FILE, Plan, Sweep, make_plan
 from orchestrator.stages.visits import stage_of, varied
 from orchestrator.study.importance import importance
 from orchestrator.study.pruners import rungs_of
@@ -160,12 +161,8 @@ class SweepView:
 
     def scores(self, number: int) -> Mapping[str, float]:
         """All validation scores of a trial in its best epoch, by name, from its logbook file; empty without one."""
-        path = self.folder / "trials" / f"{number:06d}" / METRICS_FILE
-        if not path.exists():
-            return {}
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
         key = f"val/{self.objective}"
-        epochs = [values for values in map(json.loads, lines) if key in values]
+        epochs = [values for _, values in MeasuredEpochs(self.folder / "trials").epochs(number) if key in values]
         best: Mapping[str, float] = min(epochs, key=lambda values: self.direction.cost(values[key]), default={})
         return {name.removeprefix("val/"): value for name, value in best.items() if name.startswith("val/")}
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 # Read by Ray when it is imported. The first keeps Ray's own processes on loopback: without it they
 # listen on every interface.
@@ -29,6 +30,14 @@ from orchestrator.types import TrialProgram
 
 OBJECT_STORE_BYTES = 200 * 1024**2
 """Ray's shared memory on a private cluster: only programs and results pass through it."""
+
+
+def _to_log(data: dict[str, Any], ignore_prefix: bool) -> None:
+    """What Ray's own processes have to say, such as the last dump of one that was killed, is for the log: what it
+    means for the trials a line of ours says. Ray would print it (``print_to_stdstream``), whatever ``log_to_driver``.
+    """
+    for text in data["lines"]:
+        logging.getLogger("orchestrator.files").info("Ray: %s", text.rstrip())
 
 
 @contextmanager
@@ -52,6 +61,7 @@ class RayRunner:
         self._need = Need.of(config, ranks)
         self._leave_out = leave_out
         self._owned = not ray.is_initialized()
+        ray._private.worker.print_to_stdstream = _to_log
         # Importing Tune takes two seconds, in which Ray's processes can start.
         importing = threading.Thread(target=importlib.import_module, args=("orchestrator.runners.tune",))
         importing.start()

@@ -18,6 +18,7 @@ from orchestrator.types import (
     Decision,
     End,
     EpochResult,
+    MemoryUse,
     Outcome,
     Reason,
     TrialProgram,
@@ -38,11 +39,13 @@ class CurveProgram:
         curve: gives the objective after each epoch; at least as many as a trial's budget.
         inherited: epochs that a promoted trial's parent has trained, by trial number.
         seconds: simulated seconds that an epoch of a configuration takes.
+        memory: what a training of a configuration is seen to hold.
     """
 
     curve: CurveFunction
     inherited: Callable[[int], int]
     seconds: Callable[[Configuration], float] = lambda configuration: 1.0
+    memory: Callable[[Configuration], tuple[MemoryUse, ...]] = lambda configuration: ()
 
     def __call__(self, spec: TrialSpec) -> Iterator[EpochResult]:
         """Yield after each epoch that the trial pays for."""
@@ -52,7 +55,8 @@ class CurveProgram:
             value = float(values[epoch - 1])
             if not abs(value) < float("inf"):
                 raise InfeasibleTrialError(Reason.NON_FINITE, f"the curve is {value} at epoch {epoch}")
-            yield EpochResult(epoch=epoch, value=value, metrics={"seconds": seconds})
+            memory = self.memory(spec.configuration)
+            yield EpochResult(epoch=epoch, value=value, metrics={"seconds": seconds}, memory=memory)
 
 
 @dataclass

@@ -25,6 +25,8 @@ class CheckpointStore:
             int(folder): size for folder, size in store_at(location).sizes(checkpoint.NAME).items()
         }
         self._needless: list[tuple[int, str]] = []
+        self._ended: list[int] = []
+        """Trials that need only their last checkpoint from now on."""
 
     def location(self, number: int) -> Location:
         """Where trial ``number`` keeps its checkpoint."""
@@ -50,6 +52,7 @@ class CheckpointStore:
             records: all of the sweep, in the order of their numbers.
             kept: trials whose checkpoint stays whatever they are worth.
         """
+        self._ended.append(record.number)
         size = store_at(self.location(record.number)).size(checkpoint.NAME)
         if size is None:
             return
@@ -92,7 +95,10 @@ class CheckpointStore:
     def remove_needless(self) -> None:
         """Remove what is not kept: once the ends of the trials that decided so cannot be lost. The log says what went
         and why."""
+        ended, self._ended = self._ended, []
+        for number in ended:
+            store_at(self.location(number)).remove(checkpoint.PREVIOUS)
         needless, self._needless = self._needless, []
         for number, why in needless:
-            store_at(self.location(number)).remove(checkpoint.NAME)
+            checkpoint.remove(self.location(number))
             log.info("removed the checkpoint of trial %d: %s", number, why)

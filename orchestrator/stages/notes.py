@@ -82,13 +82,13 @@ def end_tags(record: TrialRecord) -> dict[str, str]:
 
 
 def end_metrics(record: TrialRecord) -> dict[str, float]:
-    """The few numbers that sum a trial up: best and last objective, epochs, seconds."""
+    """The few numbers that sum a trial up: best and last objective, epochs, seconds, peak memory."""
     metrics = {"epochs": float(record.epochs_run), "duration_s": record.seconds}
     if record.value is not None:
         metrics["best"] = record.value
     if record.curve:
         metrics["final"] = record.curve[record.epochs_run]
-    return metrics
+    return metrics | {f"memory/{use.where}_mb": use.peak_bytes / 1e6 for use in record.memory}
 
 
 def stage_note(entry: Mapping[str, Any], objective: str) -> str:

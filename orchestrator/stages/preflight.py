@@ -167,7 +167,7 @@ def compare_with_baselines(sweep: Sweep) -> str:
     if not models or best is None or best.value is None:
         return ""
     objective = sweep.task.objective
-    epochs = [values for _, values in sweep.metrics(best.number)]
+    epochs = [values for _, values in sweep.measured.epochs(best.number)]
     own = min(epochs, key=lambda values: sweep.direction.cost(values[f"val/{objective}"]), default={})
     shown = {**models, f"tuned network (trial {best.number})": {k.removeprefix("val/"): v for k, v in own.items()}}
     if ceiling := sweep.task.ceiling():

@@ -1,6 +1,5 @@
 """A sweep as its stages see it: settings, study, ledger, checkpoints, tracker, progress."""
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,13 +12,14 @@ from orchestrator.config.hyperparameters import from_flat, nested
 from orchestrator.config.schema import RunConfig
 from orchestrator.config.space import SpaceConfig
 from orchestrator.errors import ConfigError, StorageError
-from orchestrator.files import Lines, exclusive_lock, write_text
+from orchestrator.files import exclusive_lock, write_text
 from orchestrator.masking import masked
 from orchestrator.progress import Progress
 from orchestrator.stages import notes
 from orchestrator.stages.checkpoints import CheckpointStore
 from orchestrator.stages.failures import Failures
 from orchestrator.stages.ledger import Ledger, decided_by
+from orchestrator.stages.measured import MeasuredEpochs
 from orchestrator.stages.studies import STUDY_FILE, StudyPlace
 from orchestrator.stages.visits import stage_of, varied
 from orchestrator.stores import below, parse_location
@@ -33,14 +33,13 @@ from orchestrator.tasks.base import Task
 from orchestrator.tasks.loading import load_task, model_defaults
 from orchestrator.tracking.base import NOTE, SWEEP, Tracker, stage_key, trial_key
 from orchestrator.tracking.memory import NullTracker
-from orchestrator.types import Configuration, EpochResult, Location, TrialState
+from orchestrator.types import Configuration, Location, TrialState
 
 log = logging.getLogger("orchestrator.files")
 
 LEDGER_FILE = "ledger.json"
 CHECKPOINT_DIR = "trainer.checkpoint_dir"
 WINNER_FILE = "experiment/winner.yaml"
-METRICS_FILE = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -193,10 +192,10 @@ class Sweep:
             disk_gb=trainer.disk_gb,
             direction=self.direction,
         )
+        self.measured = MeasuredEpochs(self.folder / "trials")
         self.failures = Failures(plan.config.failure)
         self.tracker: Tracker
         self._promotes_any = promotes_any
-        self._lines = Lines()
 
     def promotable(self, number: int) -> bool:
         """Whether the stopped trial can be continued: its checkpoint is there (a simulation needs none)."""
@@ -208,47 +207,16 @@ class Sweep:
         decided = decided_by(self.ledger.finished)
         return self.study.incumbent if decided is None else self.study[decided]
 
-    def trial_folder(self, number: int) -> Path:
-        """Where the driver keeps what it knows of trial ``number``."""
-        return self.folder / "trials" / f"{number:06d}"
-
-    def add_metrics(self, number: int, result: EpochResult) -> None:
-        """Append an epoch's metrics to the trial's logbook file."""
-        path = self.trial_folder(number) / METRICS_FILE
-        self._lines.append(path, json.dumps({"epoch": result.epoch, **result.metrics}))
-
     def commit(self) -> None:
-        """Make durable all that the study and the logbooks were told, and only then remove what it makes needless.
+        """Make durable what was measured in trials that ended or saved, then what the study was told, and only then
+        remove what that makes needless.
 
         Raises:
             StorageError: it cannot be written.
         """
+        self.measured.commit()
         self.study.commit()
-        self._lines.sync()
         self.checkpoints.remove_needless()
-
-    def metrics(self, number: int) -> Iterator[tuple[int, Mapping[str, float]]]:
-        """Epoch and metrics of a trial as written by :meth:`add_metrics`.
-
-        Half a line at the end is not there yet; a damaged one is left out, and the log says so: the objective of
-        every epoch is in the study, and the other metrics decide nothing.
-        """
-        path = self.trial_folder(number) / METRICS_FILE
-        if not path.exists():
-            return
-        content = path.read_bytes()
-        for at, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
-            try:
-                values = json.loads(line)
-                epoch = values.pop("epoch")
-            except (ValueError, KeyError, AttributeError, TypeError):
-                log.warning("%s: line %d is damaged and left out", path, at)
-                continue
-            yield epoch, values
-
-    def has_metrics(self, number: int, epoch: int) -> bool:
-        """Whether the trial's logbook file has that epoch."""
-        return any(at == epoch for at, _ in self.metrics(number))
 
     def track_trial(self, record: TrialRecord, varied: tuple[str, ...]) -> None:
         """Tell the tracker that a trial has started."""
@@ -311,7 +279,7 @@ class Sweep:
         for record in self.study.records:
             settings = self.config.stages.get(stage_of(record.stage))
             self.track_trial(record, tuple(varied(self.space, settings)) if settings is not None else ())
-            for epoch, values in self.metrics(record.number):
+            for epoch, values in self.measured.epochs(record.number):
                 tracker.log(trial_key(record.number), epoch, values)
             if record.state.finished:
                 self.track_end(record)

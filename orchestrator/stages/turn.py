@@ -81,16 +81,31 @@ class StageTurn:
             timeout_s=failure.trial_timeout_s,
             heartbeat_s=failure.heartbeat_s,
             schedule_epochs=record.schedule_epochs,
+            reported=self._reported(record),
         )
+
+    def _reported(self, record: TrialRecord) -> int:
+        """Up to which epoch the study and the metrics of ``record`` have all, its parent's included."""
+        epoch = record.inherited
+        if record.epochs_run > epoch:
+            measured = {at for at, _ in self.sweep.measured.epochs(record.number)}
+            while epoch + 1 in record.curve and epoch + 1 in measured:
+                epoch += 1
+        return epoch
 
     def _note(self, number: int, result: EpochResult) -> TrialRecord:
         """Take in an epoch of a trial."""
         study = self.sweep.study
         new = study.report(number, result.epoch, result.value)
         # A kill may have come between the study's note of an epoch and the logbook's.
-        if new or (result.epoch > study[number].inherited and not self.sweep.has_metrics(number, result.epoch)):
-            self.sweep.add_metrics(number, result)
+        measured = self.sweep.measured
+        if new or (result.epoch > study[number].inherited and not measured.has(number, result.epoch)):
+            measured.add(number, result)
             self.sweep.tracker.log(trial_key(number), result.epoch, result.metrics)
+        if result.memory:
+            study.note_memory(number, result.memory)
+        if result.note:
+            self.sweep.progress.say(f"[{self.visit.key}] trial {number}: {result.note}")
         self._show()
         return study[number]
 
@@ -110,6 +125,7 @@ class StageTurn:
             sweep.progress.say(f"[{self.visit.key}] {failures.restart_line(sweep.study.restart(number), outcome)}")
             return
         state, reason = self._end_of(number, outcome)
+        sweep.measured.keep(number)
         record = sweep.study.finish(number, state, seconds=seconds, reason=reason, detail=outcome.detail)
         self._ended(record)
         sweep.checkpoints.ended(record, sweep.study.records, self._kept())

@@ -41,6 +41,10 @@ keep near-copies away, and eight workers filled up with them. Chosen among 0.7 t
 benchmarks/search.py, 8 workers, one seed."""
 
 
+_SHRUNK = 40
+"""How many of the most promising configurations are made smaller where memory runs out: our guess."""
+
+
 @dataclass(frozen=True)
 class Proposal:
     """The next trial."""
@@ -254,12 +258,27 @@ class Advisor:
 
     def _judged(self, belief: Belief, places: Array, feasible: Feasibility | None) -> _Options:
         places = self._encoding.snap(places)
-        gains = np.where(belief.likeness_to_pending(places) > _COPY, 0.0, _gains(belief, *belief.at_end(places)))
-        return _Options(places, gains if feasible is None else feasible.worth(gains, places, self.any_complete()))
+        gains = self._promised(belief, places)
+        if feasible is None:
+            return _Options(places, gains)
+        if self.any_complete():
+            best = np.argsort(-gains, kind="stable")[:_SHRUNK]
+            smaller = feasible.smaller(places[best])
+            places, gains = (
+                np.concatenate([places, smaller]),
+                np.concatenate([gains, self._promised(belief, smaller)]),
+            )
+        return _Options(places, feasible.worth(gains, places, self.any_complete()))
+
+    @staticmethod
+    def _promised(belief: Belief, places: Array) -> Array:
+        """Gains of new configurations that do not fail, shape (rows,)."""
+        return np.where(belief.likeness_to_pending(places) > _COPY, 0.0, _gains(belief, *belief.at_end(places)))
 
     def _feasibility(self) -> Feasibility | None:
-        """Where configurations are feasible; None while nothing failed."""
-        if not self._known.by_state[TrialState.INFEASIBLE]:
+        """Where configurations are feasible; None while nothing failed and no memory was measured."""
+        known = self._known
+        if not known.by_state[TrialState.INFEASIBLE] and not known.measured:
             return None
         ended = self._known.newest(_LABELS)
         return Feasibility(self._encoding, np.array([t.place for t in ended]), [t.last for t in ended])

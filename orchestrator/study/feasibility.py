@@ -2,8 +2,9 @@
 
 Memory runs out beyond a plane in log batch size, log width and log depth, and training diverges beyond a
 learning rate; so the first guess is a plane, and a Gaussian process bends it where the trials say so. Memory
-has a model of its own: it knows nothing of learning rates, and that more of a size never takes less memory,
-so what is at least as large as a failure fails, and what is at most as large as a success fits.
+has a model of its own, where peaks were measured that of :mod:`~orchestrator.study.memory`: it knows nothing of
+learning rates, and that more of a size never takes less memory, so what is at least as large as a failure fails,
+and what is at most as large as a success fits.
 
 What is learnt is a probability to be trusted near the boundary, where the best configurations often lie: a
 probit model with outliers by expectation propagation (Rasmussen & Williams 2006, section 3.6; for planes the
@@ -12,6 +13,7 @@ Bayes point machine, Minka 2001, section 5).
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,9 @@ from scipy.spatial.distance import cdist
 from scipy.stats import norm
 
 from orchestrator.study.encoding import Encoding
+from orchestrator.study.memory import REASONS, MemoryModel, Peaks
 from orchestrator.study.records import TrialRecord
+from orchestrator.study.space import Hyperparameter
 from orchestrator.study.surrogate import Array, matern
 from orchestrator.types import TrialState
 
@@ -34,6 +38,9 @@ benchmarks/memory.py."""
 _RATHER = 0.5
 """Expected loss of margin over the range of a whole number (a size, mostly), and expected margin in the middle
 of all ranges, in standard deviations of a slope: our guess."""
+_PRODUCT, _ALIKE = 1.0, 0.5
+"""Expected slope of a size whose range is as long as they are on average, and its standard deviation, where memory
+runs out: our guess."""
 _BEND, _LENGTH = 0.1, 0.5
 """Standard deviation and length scale of what bends the plane, in standard deviations of a slope and in
 searched ranges: our guess."""
@@ -43,6 +50,8 @@ _OUTLIERS = 0.02
 """Share of trials that end against every rule (a node that died): our guess."""
 _MOST = 80
 """Trials of each kind, failed or not, that the boundary is drawn from: our guess. The time grows with the cube."""
+_STEPS = 24
+"""In which a size is made smaller, down to the end of its range: our guess."""
 _SWEEPS, _DAMPING, _TOLERANCE = 60, 0.6, 1e-4
 
 
@@ -62,21 +71,58 @@ class Feasibility:
         owners = [encoding.items[position] for position in encoding.owners]
         whole = np.array([item.config.type == "int" for item in owners], dtype=bool)
         drift = np.where(whole, _RATHER, 0.0)
-        self._memory: _Memory | None = None
         self._rest: Boundary | None = None
-        if (kinds == "memory").any():
-            choices = np.array([item.is_choice for item in owners], dtype=bool)
-            known = np.array([item.name in SIZES for item in owners], dtype=bool)
-            self._memory = _Memory(inputs, kinds != "memory", whole | choices, known, drift)
+        matters = whole | np.array([item.is_choice for item in owners], dtype=bool)
+        sizes = np.array([item.name in SIZES for item in owners], dtype=bool)[matters]
+        self._memory: list[_Memory] = []
+        reaches = np.where(sizes, [_reach(item) for item, used in zip(owners, matters, strict=True) if used], 0.0)
+        for where, reason in REASONS.items():
+            peaks = Peaks.of(where, inputs[:, matters], records)
+            if peaks is not None:
+                model = MemoryModel(peaks, reaches)
+                self._memory.append(_Memory(peaks.inputs, ~peaks.failed, matters, sizes, model))
+                kinds[[record.reason is reason for record in records]] = "apart"
+        lost = kinds == "memory"
+        if lost.any():
+            self._memory.append(
+                _Memory(
+                    inputs[:, matters],
+                    ~lost,
+                    matters,
+                    sizes,
+                    _Product(reaches, drift[matters], inputs[:, matters], ~lost),
+                )
+            )
         if (kinds == "other").any():
-            apart = kinds != "memory"
+            apart = (kinds == "other") | (kinds == "none")
             self._rest = Boundary(inputs[apart], kinds[apart] != "other", drift)
 
     def probability(self, places: Array) -> Array:
         """That each row of ``places`` gives a value, shape (rows,)."""
         inputs = self._inputs(places)
-        fits = np.ones(len(places)) if self._memory is None else self._memory.probability(inputs)
+        fits = np.ones(len(places))
+        for memory in self._memory:
+            fits *= memory.probability(inputs)
         return fits if self._rest is None else fits * self._rest.probability(inputs)
+
+    def smaller(self, places: Array) -> Array:
+        """Those that hardly fail and are ``places`` with one size made smaller, by no more than it takes: what is
+        larger in one size must be smaller in another where memory is full, and no step in a single one gets there.
+
+        Returns:
+            shape (found, hyperparameters); none where memory never ran out.
+        """
+        sizes = [self._encoding.index[name] for name in SIZES if name in self._encoding.index]
+        if not self._memory or not sizes or not len(places):
+            return places[:0]
+        tried = np.repeat(places[:, None, None, :], len(sizes), axis=1).repeat(_STEPS, axis=2)
+        for index, position in enumerate(sizes):
+            low = np.minimum(places[:, position], 0.0)[:, None]
+            tried[:, index, :, position] += (low - places[:, [position]]) * np.linspace(0, 1, _STEPS + 1)[1:]
+        tried = self._encoding.snap(tried.reshape(-1, places.shape[1])).reshape(tried.shape)
+        fits = self.probability(tried.reshape(-1, places.shape[1])).reshape(tried.shape[:3]) >= _SURE
+        rows, columns = np.nonzero(fits.any(axis=2))
+        return np.asarray(tried[rows, columns, fits.argmax(axis=2)[rows, columns]])
 
     def worth(self, gains: Array, places: Array, sure: bool) -> Array:
         """Gains as they are worth where trials may fail, shape (rows,).
@@ -108,34 +154,41 @@ def _kind(record: TrialRecord) -> str:
     return "memory" if record.reason is not None and record.reason.of_memory else "other"
 
 
+def _reach(item: Hyperparameter) -> float:
+    """Logarithm of the ratio of its range's ends; 0 where there is none."""
+    low, high = item.config.low, item.config.high
+    return math.log(high / low) if low and high and low > 0 else 0.0
+
+
+class _Chances(Protocol):
+    def probability(self, inputs: Array) -> Array: ...
+
+
 class _Memory:
     """What fits into memory.
 
     Args:
-        inputs: what was tried, shape (rows, columns).
+        seen: what was tried, shape (rows, columns that memory depends on).
         fits: whether memory sufficed, shape (rows,).
-        matters: columns that memory depends on, shape (columns,).
-        sizes: those of them of which more never takes less.
-        drift: see :class:`Boundary`.
+        matters: which of all columns memory depends on.
+        sizes: of those, which it never takes less of when there is more.
+        model: what is expected beyond that.
     """
 
     def __init__(
         self,
-        inputs: Array,
+        seen: Array,
         fits: NDArray[np.bool_],
         matters: NDArray[np.bool_],
         sizes: NDArray[np.bool_],
-        drift: Array,
+        model: _Chances,
     ) -> None:
-        self._matters = matters
-        self._sizes = sizes[matters]
-        seen = inputs[:, matters]
-        self._boundary = Boundary(seen, fits, drift[matters])
+        self._matters, self._sizes, self._model = matters, sizes, model
         self._good, self._bad = seen[fits], seen[~fits]
 
     def probability(self, inputs: Array) -> Array:
         asked = inputs[:, self._matters]
-        found = self._boundary.probability(asked)
+        found = self._model.probability(asked)
         found[self._beyond(asked, self._bad)] = 0.0
         found[self._beyond(asked, self._good, sign=-1.0)] = 1.0
         return found
@@ -147,6 +200,28 @@ class _Memory:
         return np.asarray(np.any(np.all(beyond, axis=2), axis=1))
 
 
+class _Product:
+    """The boundary where memory runs out when nothing was measured: most likely at some product of the sizes.
+
+    Args:
+        reaches: of each column that is a size, the logarithm of its range's ends' ratio; 0 for any other.
+        drift: of the others: see :class:`Boundary`.
+        inputs, fits: see :class:`_Memory`.
+    """
+
+    def __init__(self, reaches: Array, drift: Array, inputs: Array, fits: NDArray[np.bool_]) -> None:
+        sizes = reaches > 0
+        mean = reaches[sizes].mean() if sizes.any() else 1.0
+        self._scale = np.where(sizes, reaches / mean, 1.0)
+        self._boundary = Boundary(self._scaled(inputs), fits, np.where(sizes, _PRODUCT, drift), _ALIKE)
+
+    def _scaled(self, inputs: Array) -> Array:
+        return np.asarray(0.5 + (inputs - 0.5) * self._scale)
+
+    def probability(self, inputs: Array) -> Array:
+        return self._boundary.probability(self._scaled(inputs))
+
+
 class Boundary:
     """A plane, bent a little, between what succeeded and what failed.
 
@@ -156,13 +231,15 @@ class Boundary:
         inputs: what was tried, shape (rows, columns).
         feasible: whether it succeeded, shape (rows,).
         drift: expected slope of each column downwards, shape (columns,).
+        spread: standard deviation of the slopes.
     """
 
-    def __init__(self, inputs: Array, feasible: NDArray[np.bool_], drift: Array) -> None:
+    def __init__(self, inputs: Array, feasible: NDArray[np.bool_], drift: Array, spread: float = 1.0) -> None:
         near = _nearest(inputs, feasible)
+        self._spread = spread
         self._inputs, self._drift = inputs[near], drift
         signs = np.where(feasible[near], 1.0, -1.0)
-        covariance = _kernel(self._inputs, self._inputs)
+        covariance = _kernel(self._inputs, self._inputs, self._spread)
         before = self._margin(self._inputs)
         count = len(near)
         precision, shift = np.zeros(count), np.zeros(count)
@@ -187,10 +264,10 @@ class Boundary:
 
     def probability(self, inputs: Array) -> Array:
         """That each row of ``inputs`` succeeds, shape (rows,)."""
-        cross = _kernel(self._inputs, inputs)
+        cross = _kernel(self._inputs, inputs, self._spread)
         mean = self._margin(inputs) + cross.T @ self._weights
         half = solve_triangular(self._factor, self._root[:, None] * cross, lower=True, check_finite=False)
-        variance = np.maximum(_prior(inputs) - np.einsum("ij,ij->j", half, half), 0.0)
+        variance = np.maximum(_prior(inputs, self._spread) - np.einsum("ij,ij->j", half, half), 0.0)
         return np.asarray(norm.cdf(mean / np.sqrt(_BLUR**2 + variance)))
 
     def _margin(self, inputs: Array) -> Array:
@@ -226,10 +303,10 @@ def _nearest(inputs: Array, feasible: NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.sort(np.concatenate(kept))
 
 
-def _kernel(a: Array, b: Array) -> Array:
+def _kernel(a: Array, b: Array, spread: float) -> Array:
     squared = cdist(a, b, "sqeuclidean")
-    return np.asarray(1 + (a - 0.5) @ (b - 0.5).T + _BEND**2 * matern(squared / _LENGTH**2))
+    return np.asarray(1 + spread**2 * (a - 0.5) @ (b - 0.5).T + _BEND**2 * matern(squared / _LENGTH**2))
 
 
-def _prior(a: Array) -> Array:
-    return np.asarray(1 + ((a - 0.5) ** 2).sum(1) + _BEND**2)
+def _prior(a: Array, spread: float) -> Array:
+    return np.asarray(1 + spread**2 * ((a - 0.5) ** 2).sum(1) + _BEND**2)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.study.encoding import Encoding
+from orchestrator.study.memory import matters
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.surrogate import Array, Observations, Surrogate
 from orchestrator.types import Direction, TrialState
@@ -117,6 +118,8 @@ class Knowledge:
         """By the number of their first trial."""
         self.by_state: dict[TrialState, set[int]] = {state: set() for state in TrialState}
         """The trainings whose latest trial is in that state."""
+        self.measured = False
+        """Whether any training was seen to take so much memory that its limit may matter."""
         self._surrogate = Surrogate(encoding.owners)
         self._fitted_at = 0
 
@@ -125,6 +128,7 @@ class Knowledge:
         if record.finalist:
             return
         number = record.number
+        self.measured |= any(matters(use) for use in record.memory)
         root = number if record.parent is None else self._roots[record.parent]
         self._roots[number] = root
         known = self.trainings.get(root)

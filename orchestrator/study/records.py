@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.types import Configuration, Direction, Reason, TrialState
+from orchestrator.types import Configuration, Direction, MemoryUse, Reason, TrialState
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,8 @@ class TrialRecord:
     """The epoch at which it was due to be stopped, had it not been let through to its end."""
     restarts: int = 0
     """How often it went on elsewhere because its worker had died."""
+    memory: tuple[MemoryUse, ...] = ()
+    """The most that it held at a time; empty: it was not measured."""
     round: int = 0
     """With ``deterministic=true``: which round of the stage the trial was proposed in, from 0."""
     schedule_epochs: int | None = None

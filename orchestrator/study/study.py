@@ -7,7 +7,7 @@ What is asked of all trials again and again (the incumbent, the cost) is kept, n
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +20,7 @@ from orchestrator.errors import ConfigError
 from orchestrator.study.records import TrialRecord, incumbent, searched
 from orchestrator.study.space import SearchSpace
 from orchestrator.study.storage import commit
-from orchestrator.types import Configuration, Direction, Reason, TrialState, Value
+from orchestrator.types import Configuration, Direction, MemoryUse, Reason, TrialState, Value
 
 CONSTRAINT = "feasible"
 """Name of the Optuna constraint that is above 0 on infeasible trials."""
@@ -125,6 +125,13 @@ class SweepStudy:
         self._replace(record, curve={**record.curve, epoch: value})
         return True
 
+    def note_memory(self, number: int, found: Sequence[MemoryUse]) -> None:
+        """Take in what a trial was seen to hold; it is stored when the trial ends."""
+        known = {use.where: use for use in self._records[number].memory}
+        for use in found:
+            known[use.where] = max(use, known.get(use.where, use), key=lambda each: each.peak_bytes)
+        self._replace(self._records[number], memory=tuple(known.values()))
+
     def audit(self, number: int, epoch: int) -> None:
         """Note that the trial was due to be stopped at ``epoch`` and is let through."""
         self._storage.set_trial_user_attr(self._ids[number], "audited", epoch)
@@ -159,7 +166,9 @@ class SweepStudy:
             raise ConfigError(f"trial {number} has ended already as {record.state}")
         infeasible = state is TrialState.INFEASIBLE
         value = (self._worst or 0.0) if infeasible else self.direction.best(list(record.curve.values()))
-        end = {"state": state.value, "reason": reason, "detail": detail, "seconds": seconds}
+        end: dict[str, Any] = {"state": state.value, "reason": reason, "detail": detail, "seconds": seconds}
+        if record.memory:
+            end["memory"] = [asdict(use) for use in record.memory]
         trial_id = self._ids[number]
         self._storage.set_trial_user_attr(trial_id, "end", end)
         constrained = CONSTRAINT in optuna.Trial(self._study, trial_id).constraints
@@ -213,6 +222,7 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         reason=Reason(end["reason"]) if end and end["reason"] else None,
         detail=end["detail"] if end else "",
         seconds=end["seconds"] if end else 0.0,
+        memory=tuple(MemoryUse(**use) for use in end.get("memory", ())) if end else (),
         parent=attributes.get("parent"),
         inherited=attributes.get("inherited", 0),
         round=attributes["round"],

@@ -28,9 +28,10 @@ def make_client(uri: str) -> "MlflowClient":
 
 
 def quiet_mlflow() -> None:
-    """Only what went wrong is said: of a new store it would tell how its tables are made. Once MLflow is imported."""
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    """It says nothing by itself: what goes wrong it raises, too, and the writer says it in one line, where MLflow
+    (and the pool of its database's connections) would print a traceback at each try. Once MLflow is imported."""
+    for name in ("mlflow", "alembic", "sqlalchemy.pool"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def problem_at(uri: str) -> str | None:

@@ -22,9 +22,7 @@ from orchestrator.config.hyperparameters import Hyperparameters
 from orchestrator.config.schema import TrainerConfig
 from orchestrator.errors import InfeasibleTrialError
 from orchestrator.seeds import derive_seed
-from orchestrator.stores import check_shared
 from orchestrator.tasks.base import Splits, Task
-from orchestrator.training import checkpoint
 from orchestrator.training.data import Batch, in_sequence, load, size, steps_per_epoch, training_order
 from orchestrator.training.optimizers import make_optimizer
 from orchestrator.training.parallel import ALONE, Group
@@ -85,7 +83,8 @@ class Loop:
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.amp and half)
         self.epoch = 0
         self.step = 0
-        self.last: EpochResult | None = None
+        self.recent: list[EpochResult] = []
+        """Of the epochs since the checkpoint before."""
         self.best: dict[str, Any] = {"epoch": 0, "value": task.direction.worst, "model": {}}
         per_epoch = steps_per_epoch(size(splits.train), hyperparameters.data.batch_size)
         self.total_steps = (spec.schedule_epochs or spec.epochs) * per_epoch
@@ -118,8 +117,9 @@ class Loop:
         metrics |= {f"val/{name}": number for name, number in scores.items()}
         metrics |= self.watch.end_epoch(train["loss"])
         metrics["seconds"] = time.perf_counter() - started
-        self.last = EpochResult(epoch=self.epoch, value=value, metrics=metrics)
-        return self.last
+        result = EpochResult(epoch=self.epoch, value=value, metrics=metrics)
+        self.recent.append(result)
+        return result
 
     def follow(self) -> None:
         """The part of another rank than the first in :meth:`run_epoch`."""
@@ -235,7 +235,7 @@ class Loop:
         return {
             "epoch": self.epoch,
             "step": self.step,
-            "last": {"value": self.last.value, "metrics": dict(self.last.metrics)} if self.last else None,
+            "recent": [{"epoch": r.epoch, "value": r.value, "metrics": dict(r.metrics)} for r in self.recent],
             "best": self.best,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -248,7 +248,7 @@ class Loop:
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state`."""
         self.epoch, self.step, self.best = state["epoch"], state["step"], state["best"]
-        self.last = EpochResult(epoch=self.epoch, **state["last"]) if state["last"] else None
+        self.recent = [EpochResult(**result) for result in state["recent"]]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
@@ -317,50 +317,3 @@ def predict_batches(
                 outputs = model(inputs.to(device, non_blocking=True))
             predictions = task.predictions(outputs.float()).cpu()
         yield predictions, targets.cpu()
-
-
-def restore(loop: Loop) -> None:
-    """Continue the trial's own checkpoint, or else that of the trial that it continues, where there is one."""
-    spec = loop.spec
-    source = spec.directory if checkpoint.exists(spec.directory) else spec.resume_from
-    if spec.keep and source is not None and checkpoint.exists(source):
-        loop.restore(checkpoint.load(source))
-
-
-def fit(
-    task: Task,
-    splits: Splits,
-    hyperparameters: Hyperparameters,
-    config: TrainerConfig,
-    spec: TrialSpec,
-    group: Group = ALONE,
-) -> Iterator[EpochResult]:
-    """Train one trial, yielding after each epoch; continues from the checkpoint in ``spec.directory``, or, where
-    there is none, in ``spec.resume_from``.
-
-    The loop state is written every ``checkpoint_epochs``, at ``spec.save_at``, at the end, and when the
-    iterator is closed early. A resumed trial first yields the checkpoint's own epoch again: the driver
-    may have been killed after the checkpoint and before the report. Of several ranks this is the first one's part.
-
-    Raises:
-        StorageError: ``spec.directory`` is not where the driver has made room for it, or cannot be read or written.
-    """
-    if spec.keep:
-        check_shared(spec.directory)
-    loop = Loop(task, splits, hyperparameters, config, spec, group)
-    restore(loop)
-    saved = loop.epoch
-    if loop.last is not None:
-        yield loop.last
-    try:
-        while not loop.finished:
-            result = loop.run_epoch()
-            due = loop.epoch % config.checkpoint_epochs == 0 or loop.epoch in spec.save_at
-            if spec.keep and (due or loop.finished):
-                checkpoint.save(spec.directory, loop.state())
-                saved = loop.epoch
-            yield result
-    except GeneratorExit:
-        if spec.keep and saved < loop.epoch:
-            checkpoint.save(spec.directory, loop.state())
-        raise

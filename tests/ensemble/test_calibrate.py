@@ -51,6 +51,16 @@ def test_predictions_that_are_all_right_do_not_become_certain() -> None:
     assert float(wrong.losses(predictions, found.value).mean()) < 3 * float(wrong.losses(predictions).mean())
 
 
+def test_a_temperature_that_only_the_doubt_asks_for_is_not_used() -> None:
+    """All right and very sure: to be less so costs, whatever the fit doubts."""
+    targets = torch.arange(360) % 2
+    predictions = torch.where(targets[:, None] == torch.arange(2), 1 - 1e-5, 1e-5).double()
+    found = temperature(Probabilities(targets, "classes"), predictions, list(torch.arange(360).split(72)))
+    assert found.value > 1.3
+    assert found.gain < 0 < found.doubted[0]
+    assert not found.helps
+
+
 @pytest.mark.parametrize("form", ["classes", "labels"])
 def test_what_is_calibrated_is_left_alone(form: str) -> None:
     predictions, targets = drawn(1.0, 500, form == "labels")

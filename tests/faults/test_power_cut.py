@@ -9,8 +9,9 @@ from curves import CutError, Stored, command, falling, gist
 
 from orchestrator.files import Lines, append_line
 from orchestrator.stages.ledger import Ledger
+from orchestrator.stages.measured import METRICS_FILE, MeasuredEpochs
 from orchestrator.stages.studies import STUDY_FILE
-from orchestrator.stages.sweep import METRICS_FILE, Sweep
+from orchestrator.stages.sweep import Sweep
 
 STAGE = ("stage=width", "+stages.width.budget=3", "recipe.repeats=1")
 
@@ -28,15 +29,14 @@ class Disk:
         self.syncs += 1
         self.synced[path] = os.fstat(descriptor).st_size
 
-    def unsynced(self, folder: Path) -> list[Path]:
-        """Journals and logbooks that a cut would shorten."""
-        kept = [*folder.rglob(STUDY_FILE), *folder.rglob(METRICS_FILE)]
-        return [path for path in kept if path.stat().st_size != self.synced.get(path, 0)]
+    def unsynced(self, folder: Path, name: str) -> list[Path]:
+        """Files that a cut would shorten."""
+        return [path for path in folder.rglob(name) if path.stat().st_size != self.synced.get(path, 0)]
 
     def cut_power(self, folder: Path) -> int:
         """Returns how many bytes went."""
         gone = 0
-        for path in self.unsynced(folder):
+        for path in (*self.unsynced(folder, STUDY_FILE), *self.unsynced(folder, METRICS_FILE)):
             left = self.synced.get(path, 0)
             gone += path.stat().st_size - left
             os.truncate(path, left)
@@ -60,10 +60,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
 
 
 @pytest.mark.parametrize("epochs", [0, 1, 12])
-def test_while_a_trial_trains_nothing_is_unsynced(epochs: int, disk: Disk, tmp_path: Path) -> None:
+def test_while_a_trial_trains_the_study_is_synced(epochs: int, disk: Disk, tmp_path: Path) -> None:
     assert Stored(command(*STAGE)).run(tmp_path, epochs) is None
     assert list(tmp_path.rglob(STUDY_FILE))
-    assert disk.unsynced(tmp_path) == []
+    assert disk.unsynced(tmp_path, STUDY_FILE) == []
+    # What was measured is with a checkpoint, and when its trial has ended: only one trial runs.
+    assert len(disk.unsynced(tmp_path, METRICS_FILE)) <= 1
 
 
 @pytest.mark.parametrize("commit", [0, 1, 2, 13, 30])
@@ -86,6 +88,10 @@ def test_a_power_cut_before_a_commit_changes_nothing(
     again = Stored(command(*STAGE)).run(tmp_path)
     assert again is not None
     assert gist(again.study.records) == undisturbed
+    measured = MeasuredEpochs(again.folder / "trials")
+    for record in again.study.records:
+        epochs = [epoch for epoch, _ in measured.epochs(record.number)]
+        assert epochs == sorted(record.curve)[record.inherited :]
 
 
 def test_the_ledger_says_nothing_that_a_power_cut_takes_back(
@@ -94,7 +100,7 @@ def test_the_ledger_says_nothing_that_a_power_cut_takes_back(
     finish, seen = Ledger.finish, []
 
     def look(self: Ledger, *words: object) -> None:
-        seen.append(disk.unsynced(tmp_path))
+        seen.append([*disk.unsynced(tmp_path, STUDY_FILE), *disk.unsynced(tmp_path, METRICS_FILE)])
         finish(self, *words)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Ledger, "finish", look)

@@ -193,10 +193,11 @@ def cut(path: Path, share: float) -> None:
     path.write_bytes(content[: int(len(content) * share)])
 
 
-def flip(path: Path, share: float = 0.5) -> None:
-    """One bit of the file."""
+def flip(path: Path) -> None:
+    """A bit in each half a kilobyte: some lie in padding, where nothing depends on them."""
     content = bytearray(path.read_bytes())
-    content[int(len(content) * share)] ^= 0x10
+    for at in range(250, len(content), 500):
+        content[at] ^= 0x10
     path.write_bytes(content)
 
 
@@ -244,21 +245,51 @@ def test_a_damaged_file_is_named_and_never_means_a_restart(
     assert after == {item: content for item, content in before.items() if item.name != "lock"}
 
 
-@pytest.mark.parametrize("damage", [lambda path: cut(path, 0.6), flip])
-def test_a_damaged_checkpoint_stops_the_command_and_its_trial_stays(
-    damage: object, finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A trial is under way, and its checkpoint comes back damaged."""
+def interrupted(folder: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A trial is under way when the command ends; its checkpoint."""
     with largest_file(STUDY_FAILS):
         complaint(capsys)
-    [*_, path] = sorted(folder.glob("sweeps/*/trials/*/checkpoint.pt"))
-    whole = path.read_bytes()
+    [path] = folder.glob("sweeps/*/trials/*/checkpoint.previous.pt")
+    return path.with_name("checkpoint.pt")
+
+
+@pytest.mark.parametrize("damage", [lambda path: cut(path, 0.6), flip])
+def test_a_damaged_checkpoint_is_recovered_from_the_one_before(
+    damage: object, finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = interrupted(folder, capsys)
     damage(path)  # type: ignore[operator]
+    assert main(WORDS) == 0
+    output = capsys.readouterr().out
+    assert f"trial {int(path.parent.name)}: {path}: is damaged (" in output
+    assert "; it goes on from the older one, of epoch " in output
+    assert trials(folder) == trials(finished)
+    assert metrics(folder) == metrics(finished)
+    assert not list(folder.rglob("checkpoint.previous.pt")), "those of ended trials are gone"
+
+
+def test_with_no_whole_checkpoint_the_command_stops_and_the_trial_stays(
+    finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = interrupted(folder, capsys)
+    whole = {each: each.read_bytes() for each in folder.rglob("checkpoint*.pt")}
+    for each in whole:
+        flip(each)
     error = complaint(capsys)
     assert f"{path}: is damaged" in error
     assert "restore it from a backup, or remove it" in error
-    path.write_bytes(whole)
+    for each, content in whole.items():
+        each.write_bytes(content)
     assert main(WORDS) == 0
+    assert trials(folder) == trials(finished)
+
+
+def test_checkpoints_that_are_gone_are_said(finished: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = interrupted(folder, capsys)
+    for each in path.parent.glob("checkpoint*"):
+        each.unlink()
+    assert main(WORDS) == 0
+    assert "or later is gone; it goes on from " in capsys.readouterr().out
     assert trials(folder) == trials(finished)
 
 

@@ -95,6 +95,9 @@ def test_trials_go_where_they_fit_and_follow_nodes_that_join_and_die(tmp_path: P
     assert [trial["state"] for trial in stored] == ["COMPLETE"] * TRIALS
     assert [sorted(trial["curve"]) for trial in stored] == [list(range(1, EPOCHS + 1))] * TRIALS
     assert output.count("it goes on from its last checkpoint with another (restart 1 of at most 3)") == 2, output
+    assert "(raylet)" not in output
+    log = (project / "sweeps" / "placed-seed0" / "orchestrator.log").read_text()
+    assert "Ray: The node with node id" in log, "what Ray says of it is in the log"
     # What had been trained without a report of it.
     assert TRIALS * EPOCHS <= len(noted) <= TRIALS * EPOCHS + 2
 

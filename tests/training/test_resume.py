@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.utils.data import TensorDataset
 
 from orchestrator.config.hyperparameters import (
     DataConfig,
@@ -17,11 +19,12 @@ from orchestrator.config.hyperparameters import (
     ScheduleConfig,
 )
 from orchestrator.config.schema import TrainerConfig
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import DamagedError, OrchestratorError
 from orchestrator.tasks.base import Splits, Task
 from orchestrator.tasks.digits import DigitsCNN, DigitsMLP
 from orchestrator.training import checkpoint
-from orchestrator.training.loop import Loop, fit
+from orchestrator.training.fit import fit
+from orchestrator.training.loop import Loop
 from orchestrator.types import EpochResult, TrialSpec
 
 EPOCHS = 5
@@ -76,14 +79,24 @@ def splits(task: Task) -> Splits:
 
 
 def start(
-    name: str, folder: Path, *, checkpoint_epochs: int = 100, save_at: tuple[int, ...] = (), patience: int = 0
+    name: str,
+    folder: Path,
+    *,
+    checkpoint_epochs: int = 100,
+    save_at: tuple[int, ...] = (),
+    patience: int = 0,
+    reported: int = EPOCHS,
+    resume_from: Path | None = None,
 ) -> Iterator[EpochResult]:
     kind, hyperparameters = CASES[name]
     task = kind()
     config = TrainerConfig(
         epochs=EPOCHS, checkpoint_epochs=checkpoint_epochs, device="cpu", patience=patience, eval_batch_size=100
     )
-    spec = TrialSpec(0, "lr", {}, seed=3, epochs=EPOCHS, directory=folder, save_at=save_at)
+    spec = TrialSpec(
+        0, "lr", {}, seed=3, epochs=EPOCHS, directory=folder, save_at=save_at, reported=reported,
+        resume_from=resume_from,
+    )  # fmt: skip
     return fit(task, splits(task), hyperparameters, config, spec)
 
 
@@ -93,8 +106,9 @@ def plain(result: EpochResult) -> tuple[Any, ...]:
 
 
 def assert_same(one: Any, other: Any, where: str = "state") -> None:
-    """Equal to the last bit, all the way down; but not the time that an epoch took."""
-    if where.endswith(".seconds"):
+    """Equal to the last bit, all the way down; but not the time that an epoch took, nor what was told since the
+    checkpoint before."""
+    if where.endswith((".seconds", ".recent")):
         return
     assert type(one) is type(other), where
     if isinstance(one, torch.Tensor):
@@ -254,12 +268,112 @@ def test_a_truncated_checkpoint_is_named(share: float, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def flip(path: Path) -> None:
+    """One bit in each kilobyte: some lie in padding, where nothing depends on them."""
+    content = bytearray(path.read_bytes())
+    for at in range(500, len(content), 1000):
+        content[at] ^= 0x10
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 3)
+
+
+@pytest.mark.parametrize("damage", [cut, flip])
+def test_a_damaged_checkpoint_is_recovered_from_the_one_before(damage: Any, whole: Any, tmp_path: Path) -> None:
+    results, state = whole["dropout"]
+    epochs = start("dropout", tmp_path, checkpoint_epochs=2)
+    for _ in range(4):
+        next(epochs)
+    path = tmp_path / checkpoint.NAME
+    assert [checkpoint.load(tmp_path, name)["epoch"] for name in (checkpoint.NAME, checkpoint.PREVIOUS)] == [4, 2]
+    damage(path)
+    again = start("dropout", tmp_path, checkpoint_epochs=2, reported=4)
+    found = [next(again) for _ in range(3)]
+    assert f"{path}: is damaged" in found[0].note
+    assert found[0].note.endswith("it goes on from the older one, of epoch 2")
+    assert [result.note for result in found[1:]] == ["", ""]
+    # What was damaged has not taken the place of what is whole.
+    assert [checkpoint.load(tmp_path, name)["epoch"] for name in (checkpoint.NAME, checkpoint.PREVIOUS)] == [4, 2]
+    assert [plain(result) for result in [*found, *again]] == results[1:]
+    assert_same(checkpoint.load(tmp_path), state)
+
+
+def test_with_both_damaged_it_goes_on_from_the_trial_that_it_continues_or_not_at_all(tmp_path: Path) -> None:
+    parent, own = tmp_path / "parent", tmp_path / "own"
+    epochs = start("dropout", parent, checkpoint_epochs=2)
+    for _ in range(2):
+        next(epochs)
+    continued = start("dropout", own, checkpoint_epochs=1, reported=2, resume_from=parent)
+    assert [next(continued).epoch for _ in range(3)] == [2, 3, 4]
+    for name in (checkpoint.NAME, checkpoint.PREVIOUS):
+        flip(own / name)
+    first = next(start("dropout", own, checkpoint_epochs=1, reported=4, resume_from=parent))
+    assert (first.epoch, first.note.rpartition("; ")[2]) == (2, "it goes on from the older one, of epoch 2")
+    with pytest.raises(DamagedError, match=r"checkpoint\.pt: is damaged .* or remove it"):
+        next(start("dropout", own, checkpoint_epochs=1, reported=4))
+
+
+def test_a_checkpoint_that_is_gone_is_said(tmp_path: Path) -> None:
+    first = next(start("dropout", tmp_path / "lost", checkpoint_epochs=2, reported=3))
+    assert "lost: the checkpoint of epoch 2 or later is gone; it goes on from the start" in first.note
+    first = next(start("dropout", tmp_path / "own", checkpoint_epochs=4, reported=3))
+    assert first.note == "", "there was none yet"
+    first = next(start("dropout", tmp_path / "child", reported=3, resume_from=tmp_path / "parent"))
+    assert "it goes on from the start" in first.note
+
+
+def test_a_kill_between_the_two_steps_of_keeping_the_old_one(whole: Any, tmp_path: Path) -> None:
+    results, _ = whole["dropout"]
+    epochs = start("dropout", tmp_path, checkpoint_epochs=2)
+    for _ in range(2):
+        next(epochs)
+    (tmp_path / checkpoint.NAME).rename(tmp_path / checkpoint.PREVIOUS)
+    again = list(start("dropout", tmp_path, checkpoint_epochs=2, reported=3))
+    assert {result.note for result in again} == {""}
+    assert [plain(result) for result in again] == results[1:]
+
+
+def test_what_a_power_loss_took_from_the_driver_is_reported_again(whole: Any, tmp_path: Path) -> None:
+    """The driver makes an epoch durable when its checkpoint is, and may lose those since."""
+    results, _ = whole["dropout"]
+    epochs = start("dropout", tmp_path, checkpoint_epochs=2)
+    first = [next(epochs) for _ in range(4)]
+    assert [result.saved for result in first] == [False, True, False, True]
+    again = list(start("dropout", tmp_path, checkpoint_epochs=2, reported=2))
+    assert [plain(result) for result in again] == results[2:]
+    assert all(result.saved for result in again)
+
+
+def test_memory_is_measured_for_each_trial_by_itself(tmp_path: Path) -> None:
+    def peak(pixels: int, folder: str) -> int:
+        torch.manual_seed(0)
+        data = TensorDataset(torch.rand(64, 1, pixels), torch.zeros(64, dtype=torch.long))
+        spec = TrialSpec(0, "lr", {}, seed=0, epochs=1, directory=tmp_path / folder)
+
+        class Large(DigitsMLP):
+            def model(self, width: int = 8) -> nn.Module:  # type: ignore[override]
+                return nn.Sequential(nn.Flatten(), nn.Linear(pixels, width), nn.Linear(width, 10))
+
+        config = TrainerConfig(epochs=1, device="cpu")
+        [result] = fit(Large(), Splits(data, data, data), Hyperparameters(model={"width": 256}), config, spec)
+        [use] = result.memory
+        assert use.where == "host"
+        assert use.limit_bytes > 2**28
+        return use.peak_bytes
+
+    weights = 256 * 100_000 * 4
+    assert peak(100_000, "large") > 2 * weights, "weights and gradients"
+    assert peak(1000, "small") < weights, "what the trial before held counts for it only"
+
+
 def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, {"epoch": 1})
     with pytest.raises(Exception, match="pickle"):
         checkpoint.save(tmp_path, {"epoch": 2, "bad": lambda: None})
     assert checkpoint.load(tmp_path) == {"epoch": 1}
-    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NAME]
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NAME], "nothing aside, and none kept"
 
 
 def test_restoring_a_state_makes_a_fresh_loop_equal(tmp_path: Path) -> None:
