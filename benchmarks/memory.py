@@ -63,10 +63,10 @@ def curve(configuration: Configuration, seed: int) -> list[float]:
     return [loss(**at)]
 
 
-def peak(configuration: Configuration, limit: int | None) -> tuple[MemoryUse, ...]:
+def peak(configuration: Configuration) -> tuple[MemoryUse, ...]:
     """What is measured of a training: bytes in proportion to the three sizes, 2**14 for each unit."""
     product = math.prod(int(configuration[NAMES[name]]) for name in BEST)
-    return (MemoryUse("gpu", 2**14 * product, limit),)
+    return (MemoryUse("gpu", 2**14 * product, int(2 ** (14 + LIMIT))),)
 
 
 def in_a_sweep(
@@ -91,8 +91,7 @@ METHODS: dict[str, Callable[[int, int], tuple[int, float]]] = {
         StagedSampler(epochs=1, seed=seed, start=SMALL), trials
     ),
     "stage=joint, small start": in_a_sweep,
-    "the same, peaks measured": lambda seed, trials: in_a_sweep(seed, trials, lambda c: peak(c, None)),
-    "the same, limit known": lambda seed, trials: in_a_sweep(seed, trials, lambda c: peak(c, int(2 ** (14 + LIMIT)))),
+    "the same, peaks measured": lambda seed, trials: in_a_sweep(seed, trials, peak),
     "TPE with constraints": lambda seed, trials: in_optuna(TPESampler(seed=seed), trials),
 }
 """Seed and number of trials to wasted trials and best value."""

@@ -137,8 +137,8 @@ class MemoryUse:
     where: str
     """``host`` or ``gpu``."""
     peak_bytes: int
-    limit_bytes: int | None = None
-    """What there is for all trials there; None: unknown."""
+    limit_bytes: int
+    """What there is for all trials there."""
 
 
 @dataclass(frozen=True, slots=True)

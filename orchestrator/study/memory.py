@@ -2,8 +2,9 @@
 
 The logarithm of the peak is linear in the logarithms of batch size, width and depth (activations grow with all three,
 weights with the last two), with a prior around slope 1, so that two or three trials are enough to begin with; peaks
-far below the largest count for little, as what is constant bends them. What there is of memory is known, or learnt
-as somewhere between the largest peak that was seen and the smallest demand that failed.
+far below the largest count for little, as what is constant bends them. What there is of memory is known; where a
+trial failed that should have fitted, others use it too, and the limit is lower: between the largest peak that was
+seen and the smallest demand that failed.
 """
 
 import math
@@ -40,7 +41,7 @@ REASONS = {"gpu": Reason.OUT_OF_MEMORY, "host": Reason.HOST_OUT_OF_MEMORY}
 
 def matters(use: MemoryUse) -> bool:
     """Whether a peak is near enough to the limit to say something before anything failed."""
-    return use.limit_bytes is not None and use.peak_bytes >= FAR * use.limit_bytes
+    return use.peak_bytes >= FAR * use.limit_bytes
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,6 @@ class Peaks:
     failed: NDArray[np.bool_]
     """Which rows ran out of it, shape (rows,)."""
     log_limit: float
-    """Infinite: unknown."""
 
     @classmethod
     def of(cls, where: str, inputs: Array, records: Sequence[TrialRecord]) -> "Peaks | None":
@@ -69,8 +69,7 @@ class Peaks:
         known = np.log(np.array(peaks))
         if np.isnan(known).all():
             return None
-        limits = [use.limit_bytes for use in uses if use is not None and use.limit_bytes is not None]
-        limit = math.log(min(limits)) if limits else math.inf
+        limit = math.log(min(use.limit_bytes for use in uses if use is not None))
         if not failed.any() and not any(use is not None and matters(use) for use in uses):
             return None
         return cls(inputs, known, failed, limit)
@@ -107,15 +106,12 @@ class MemoryModel:
 
     def _limit(self, peaks: Peaks) -> tuple[Array, Array]:
         """Where the limit may be, and how likely each is."""
-        known = math.isfinite(peaks.log_limit)
         if not peaks.failed.any():
             return np.array([peaks.log_limit]), np.ones(1)
         mean, deviation = self.demand(peaks.inputs[peaks.failed])
-        high = peaks.log_limit if known else float((mean + 3 * deviation).max())
-        limits = np.linspace(self._largest, max(high, self._largest + 1e-3), _GRID)
-        weights = np.exp((limits - limits[-1]) / _BELOW) if known else np.ones(_GRID)
+        limits = np.linspace(self._largest, max(peaks.log_limit, self._largest + 1e-3), _GRID)
         above = norm.logcdf((mean[:, None] - limits[None, :]) / deviation[:, None]).sum(axis=0)
-        weights *= np.exp(above - above.max())
+        weights = np.exp((limits - limits[-1]) / _BELOW + above - above.max())
         return limits, weights / weights.sum()
 
     def demand(self, inputs: Array) -> tuple[Array, Array]:

@@ -1,10 +1,11 @@
 """One trial on several ranks: the same training as on one, and a clean end whatever becomes of a rank."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -61,6 +62,21 @@ def test_ranks_train_what_one_trains(norm: bool, tmp_path: Path) -> None:
     assert close(tmp_path / "alone", tmp_path / "both")
     # Every example of the validation split, once.
     assert [result.metrics["val/examples"] for result in both] == [21] * EPOCHS
+
+
+def test_ranks_learn_from_a_teacher_what_one_learns(tmp_path: Path) -> None:
+    """Each rank finds the teacher's predictions of its own share of a batch."""
+    chances = np.random.default_rng(0).dirichlet([1.0, 1.0, 1.0], 50).astype("float32")
+    np.save(tmp_path / "teacher.npy", chances)
+    taught = {"distill.temperature": 2.0, "distill.weight": 0.9}
+    found = {}
+    for ranks in (1, 2):
+        plain = spec(tmp_path / str(ranks))
+        own = replace(plain, configuration={**plain.configuration, **taught})
+        found[ranks] = values(list(program(ranks, teacher=str(tmp_path / "teacher.npy"))(own)))
+    assert found[2] == pytest.approx(found[1], abs=1e-5)
+    assert close(tmp_path / "1", tmp_path / "2")
+    assert found[1] != pytest.approx(values(list(program(1)(spec(tmp_path / "untaught")))), abs=1e-3)
 
 
 def test_a_stopped_trial_goes_on_on_other_numbers_of_ranks(tmp_path: Path) -> None:
