@@ -1,4 +1,4 @@
-"""Between Tune's trials and the controller: who is who, how each ends, and what the controller raises."""
+"""What the adapters of Ray Tune share: one door from Tune's trials to our controller."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ from orchestrator.types import Decision, End, EpochResult, Outcome, TrialSpec, W
 
 
 class Bridge:
-    """What the two adapters share: which Tune trial is which of ours, and how it ended."""
+    """Which Tune trial is which of ours, and how it ended."""
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
@@ -23,7 +23,7 @@ class Bridge:
         """What the controller raised. Tune would bury it in a log."""
 
     def ask(self, trial_id: str) -> TrialSpec | None:
-        """The next trial, for Tune's trial ``trial_id``."""
+        """What Tune's trial ``trial_id`` is to run; None: nothing now."""
         spec = None
         if self.error is None:
             if self.draining or len(self._numbers) >= self.workers:
@@ -50,6 +50,14 @@ class Bridge:
             self._ends[trial_id] = Outcome(End.STOPPED if decision is Decision.STOP else End.PAUSED)
         return decision is Decision.CONTINUE
 
+    def commit(self) -> None:
+        """See :class:`~orchestrator.runners.base.Controller`."""
+        if self.error is None:
+            try:
+                self._controller.commit()
+            except BaseException as error:
+                self.error = error
+
     def ended(self, trial_id: str, outcome: Outcome) -> None:
         """Note how the trial has ended, where it was not decided before that it should."""
         self._ends.setdefault(trial_id, outcome)
@@ -60,7 +68,7 @@ class Bridge:
             self._ends[trial_id] = replace(self._ends[trial_id], work=work)
 
     def tell(self, trial_id: str, outcome: Outcome) -> None:
-        """Its end, if it was not decided before how it would end."""
+        """The trial has ended; how, was decided before, or is ``outcome``."""
         self.draining.discard(trial_id)
         number = self._numbers.pop(trial_id, None)
         if number is None or self.error is not None:

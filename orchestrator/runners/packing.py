@@ -115,6 +115,10 @@ class Packing:
             self._footprints.ended()
         self._controller.tell(number, outcome)
 
+    def commit(self) -> None:
+        """See :class:`~orchestrator.runners.base.Controller`."""
+        self._controller.commit()
+
 
 class OneMachine(Packing):
     """The same for a runner that leaves places to us: trials wait here until they fit beside those that run."""

@@ -37,6 +37,8 @@ MOST_WORKERS = 1_000_000
 """Free workers that are kept: all."""
 LOOK_S = 1.0
 """Seconds between two looks at which nodes are up."""
+BATCH_S = 0.02
+"""Seconds for which answers are collected before they are made durable and acted on: a few times what that costs."""
 
 
 def run_trials(program: bytes, path: list[str], controller: Controller, plan: Plan) -> None:
@@ -55,6 +57,7 @@ def run_trials(program: bytes, path: list[str], controller: Controller, plan: Pl
         while not loop.is_finished():
             loop.follow_nodes()
             loop.step()
+            loop.take_in_more()
             loop.end_overdue()
             loop.forget_ended()
     finally:
@@ -169,6 +172,7 @@ class _Loop(TuneController):  # type: ignore[misc]
         self._looked = -LOOK_S
         self._bridge = bridge
         self._clocks: dict[Trial, Clock] = {}
+        self._calls: list[Callable[[], None]] = []
         self._arguments = arguments
         # No environment of its own, so that Ray takes a process that it has started in advance.
         self._worker_class = ray.remote(TrialWorker if need.ranks == 1 else RankedWorker)
@@ -256,14 +260,7 @@ class _Loop(TuneController):  # type: ignore[misc]
         if arguments:
             self._bridge.draining.discard(trial.trial_id)
             self._clocks[trial] = Clock(*arguments)
-        self._clocks[trial].restart()
-        self._schedule_trial_task(
-            trial,
-            "step",
-            args=arguments,
-            on_result=self._on_training_result,
-            on_error=self._trial_task_failure,
-        )
+        self._call(trial, "step", self._on_training_result, arguments)
 
     def _on_training_result(self, trial: Trial, result: dict[str, Any]) -> None:
         """An epoch, or the end of a trial. A worker that has lost another rank of its trial goes, too: a node that is
@@ -277,13 +274,46 @@ class _Loop(TuneController):  # type: ignore[misc]
 
     def end_early(self, trial: Trial) -> None:
         """Let the worker end ``trial`` in good order; then it is told."""
-        self._clocks[trial].restart()
-        self._schedule_trial_task(
-            trial,
-            "end",
-            on_result=self._ended_early,
-            on_error=self._trial_task_failure,
-        )
+        self._call(trial, "end", self._ended_early)
+
+    def _call(
+        self, trial: Trial, method: str, on_result: Callable[..., None], arguments: tuple[Any, ...] = ()
+    ) -> None:
+        """Let the worker of ``trial`` do something, once what led to it is durable."""
+
+        def call() -> None:
+            if trial in self._trial_to_actor:
+                self._clocks[trial].restart()
+                self._schedule_trial_task(
+                    trial, method, args=arguments, on_result=on_result, on_error=self._trial_task_failure
+                )
+
+        self._calls.append(call)
+
+    def _act(self) -> None:
+        """Make durable what the controller knows, and then call the workers that wait for it."""
+        self._bridge.commit()
+        calls, self._calls = self._calls, []
+        for call in calls:
+            call()
+
+    def _maybe_add_actors(self) -> None:
+        """Tune waits for an event after this."""
+        super()._maybe_add_actors()
+        self._act()
+
+    def take_in_more(self) -> None:
+        """What has come in beside the event that a step deals with: one commit serves all."""
+        events, until = self._actor_manager._actor_task_events, time.monotonic() + BATCH_S
+        futures = list(events.get_futures())
+        ready = ray.wait(futures, num_returns=len(futures), timeout=0)[0] if futures else []
+        for future in ready:
+            if time.monotonic() > until:
+                break
+            # Dealing with one may make others void.
+            if future in events._tracked_futures:
+                events.resolve_future(future)
+        self._act()
 
     def _ended_early(self, trial: Trial, work: Work) -> None:
         self._bridge.worked(trial.trial_id, work)
