@@ -1,4 +1,4 @@
-"""What the driver costs, and how busy it keeps the workers, at 1 to 8 workers and 100 to 10,000 trials.
+"""What the driver costs, and how busy it keeps the workers, at 1 to 256 workers and 100 to 10,000 trials.
 
 ``python benchmarks/scale.py`` (``--only busy``, ``--only growth``). See README.md beside this file.
 """
@@ -16,7 +16,9 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-WORKERS = (1, 2, 8)
+WORKERS = (1, 2, 8, 64, 256)
+LOGICAL = 64
+"""From so many workers on they are logical: asynchronous ones in a few processes."""
 GROWTH = {"random": (100, 1000, 10_000), "staged": (100, 300, 1000)}
 TIMEOUT_S = 7200
 
@@ -46,7 +48,7 @@ def measure(side: str, **settings: object) -> Run:
 
 def busy_row(run: Run) -> list[str]:
     """One row of the table of busy workers."""
-    end, used = run["marks"][-1], run["used"]
+    end, used, load = run["marks"][-1], run["used"], run["load"]
     return [
         f"{run['workers']}",
         run["sampler"],
@@ -59,11 +61,12 @@ def busy_row(run: Run) -> list[str]:
         f"{1000 * end['cpu_s'] / end['trials']:.0f}",
         f"{1000 * end['cpu_s'] / end['results']:.1f}",
         f"{run['peak_mib']:.0f}",
+        f"{load:.1f}",
     ]
 
 
 BUSY_HEAD = ["workers", "sampler", "seconds", "trials", "results", "busy", "start-up", "proposal", "driver", "idle"]
-BUSY_HEAD += ["driver cores", "CPU ms/trial", "CPU ms/result", "peak MiB"]
+BUSY_HEAD += ["driver cores", "CPU ms/trial", "CPU ms/result", "peak MiB", "load"]
 GROWTH_HEAD = ["sampler", "trials", "CPU ms/trial since the row before", "CPU ms/result", "MiB"]
 
 
@@ -111,6 +114,7 @@ def main() -> None:
                 trials=trials,
                 seconds=words.seconds,
                 tracking=words.tracking,
+                logical=workers >= LOGICAL,
             )
             runs.append(run)
             rows.append(busy_row(run))

@@ -111,6 +111,7 @@ def run(words: argparse.Namespace) -> dict[str, Any]:
         "used": {use: seconds / sum(spent.values()) for use, seconds in spent.items()},
         "marks": meter.marks,
         "peak_mib": meter.peak,
+        "load": os.getloadavg()[0],
         "unwritten": left,
     }
 
@@ -123,10 +124,16 @@ def _runner(words: argparse.Namespace, config: Any, sweep: Sweep) -> tuple[Any, 
             return [value_of(configuration, seed, epoch) for epoch in range(1, words.epochs + 1)]
 
         return lambda: simulated.clock, simulated, CurveProgram(curve, lambda number: sweep.study[number].inherited)
+    # Ray would start a process for each logical worker in advance.
+    os.environ.update(RAY_prestart_worker_first_driver="0", RAY_enable_worker_prestart="0")
     from orchestrator.runners.ray import RayRunner
     from scale_methods.sleeping import Sleep
 
     runner = RayRunner(config.runner)
+    if words.logical:
+        from scale_methods.logical import use_logical_workers
+
+        use_logical_workers(words.seconds, words.workers)
     return time.monotonic, runner, Sleep(words.seconds)
 
 
@@ -139,6 +146,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--logical", action="store_true", help="many workers in a few processes")
     parser.add_argument("--sampler", default="random")
     parser.add_argument("--tracking", default="mlflow")
     parser.add_argument("--marks", type=int, nargs="*", default=[])

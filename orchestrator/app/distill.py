@@ -72,6 +72,9 @@ class Seeds:
         if outcome.end is End.FAILED:
             self.failed[number] = f"{outcome.reason}: {outcome.detail.splitlines()[0]}"
 
+    def commit(self) -> None:
+        """See :class:`~orchestrator.runners.base.Controller`. Nothing: it keeps no record."""
+
 
 def distill(sweep: Sweep, name: str, stopping: Callable[[], bool]) -> DistillResult:
     """Tune temperature and weight of the student, train it, and compare it with the winner's training.

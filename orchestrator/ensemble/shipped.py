@@ -81,6 +81,9 @@ def shipped(
         best: the sweep's best trial.
         objective: of the task.
     """
+    # The command that asks need not be the one that ran: with tracking=none it left no store.
+    store = tracking_uri(config)
+    tracked = config.tracking.name == "mlflow" and (config.tracking.uri is not None or _file(store).exists())
     found = []
     for name in NAMES:
         place = folder / MODELS / name
@@ -88,7 +91,6 @@ def shipped(
             continue
         description = read_description(place / MODEL)
         validation, test = _scores(folder, description, finished, best, objective)
-        tracked = config.tracking.name == "mlflow"
         found.append(
             Shipped(
                 folder=place,
@@ -97,10 +99,14 @@ def shipped(
                 validation=validation,
                 test=test,
                 uri=f"models:/{registered_name(folder.name, name)}@{description.version}" if tracked else "",
-                store=tracking_uri(config) if tracked else "",
+                store=store if tracked else "",
             )
         )
     return found
+
+
+def _file(store: str) -> Path:
+    return Path(store.removeprefix("sqlite:///"))
 
 
 def _scores(

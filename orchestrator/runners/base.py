@@ -20,6 +20,11 @@ class Controller(Protocol):
         """Take in the end of trial ``number``; called exactly once per trial asked for."""
         ...
 
+    def commit(self) -> None:
+        """Make durable what was asked, reported and told so far. A runner calls it before a worker begins a trial or
+        goes on with one, for all results that have arrived together."""
+        ...
+
 
 class Runner(Protocol):
     """Executes trials somewhere."""

@@ -13,7 +13,9 @@ class InlineRunner:
     def run(self, program: TrialProgram, controller: Controller) -> None:
         """See :class:`~orchestrator.runners.base.Runner`."""
         while (spec := controller.ask()) is not None:
+            controller.commit()
             controller.tell(spec.number, self._execute(program, spec, controller))
+            controller.commit()
 
     def _execute(self, program: TrialProgram, spec: TrialSpec, controller: Controller) -> Outcome:
         try:
@@ -29,6 +31,7 @@ class InlineRunner:
                 except Exception as error:
                     return failure(error)
                 decision = controller.report(spec.number, result)
+                controller.commit()
                 if decision is not Decision.CONTINUE:
                     return Outcome(End.STOPPED if decision is Decision.STOP else End.PAUSED)
         finally:

@@ -3,7 +3,9 @@
 import os
 import pickle
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import wait
 
 from orchestrator.config.runner import RunnerConfig
@@ -77,7 +79,8 @@ class LocalRunner:
             worker = self._free() or self._start(job)
             worker.spec = spec
             if worker.up:
-                self._begin(worker)
+                job.then(self._begin, worker)
+        job.act()
 
     def _free(self) -> _Worker | None:
         for worker in [worker for worker in self._pool if not worker.busy]:
@@ -113,6 +116,7 @@ class LocalRunner:
                 self._bury(worker, job)
             elif worker.clock is not None and (over := worker.clock.over()) is not None:
                 self._remove(worker, job, worker.end or over)
+        job.act()
 
     def _read(self, worker: _Worker, job: "_Job") -> None:
         try:
@@ -135,12 +139,17 @@ class LocalRunner:
             job.tell(number, outcome)
             return
         decision = job.report(worker.spec.number, answer["epoch_result"])
-        worker.clock.restart()
         if decision is Decision.CONTINUE:
-            worker.process.call("step")
+            job.then(self._go_on, worker, "step")
         else:
             worker.end = Outcome(End.STOPPED if decision is Decision.STOP else End.PAUSED)
-            worker.process.call("end")
+            job.then(self._go_on, worker, "end")
+
+    @staticmethod
+    def _go_on(worker: _Worker, call: str) -> None:
+        assert worker.clock is not None
+        worker.clock.restart()
+        worker.process.call(call)
 
     def _bury(self, worker: _Worker, job: "_Job") -> None:
         """The worker died by itself, or by somebody else's hand."""
@@ -182,6 +191,8 @@ class _Job:
         self._controller = controller
         self.program = program
         self.error: Exception | None = None
+        self._actions: list[Callable[[], None]] = []
+        """What follows from what the controller was asked, reported and told."""
 
     def ask(self) -> TrialSpec | None:
         if self.error is None:
@@ -205,3 +216,18 @@ class _Job:
                 self._controller.tell(number, outcome)
             except Exception as error:
                 self.error = error
+
+    def then(self, action: Callable[..., None], *arguments: object) -> None:
+        """Do that once the controller has made durable why."""
+        self._actions.append(partial(action, *arguments))
+
+    def act(self) -> None:
+        """Do what has been put off: all of it rests on one commit."""
+        if self.error is None:
+            try:
+                self._controller.commit()
+            except Exception as error:
+                self.error = error
+        actions, self._actions = self._actions, []
+        for action in actions:
+            action()

@@ -111,7 +111,11 @@ class SimulationRunner:
         trial: _Running | None = None
         try:
             while True:
-                while len(events) < self.workers and (spec := controller.ask()) is not None:
+                begun: list[TrialSpec] = []
+                while len(events) + len(begun) < self.workers and (spec := controller.ask()) is not None:
+                    begun.append(spec)
+                controller.commit()
+                for spec in begun:
                     schedule(_begin(program, spec))
                 if not events:
                     return
@@ -142,6 +146,7 @@ def _reported(controller: Controller, trial: _Running) -> Outcome | None:
     """How the trial ends with the epoch just trained; None if it goes on."""
     assert trial.result is not None
     decision = controller.report(trial.spec.number, trial.result)
+    controller.commit()
     if decision is Decision.CONTINUE:
         return None
     return Outcome(End.STOPPED if decision is Decision.STOP else End.PAUSED)

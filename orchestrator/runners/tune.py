@@ -9,7 +9,6 @@ two.
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
@@ -26,10 +25,11 @@ from ray.tune.search.search_algorithm import SearchAlgorithm
 from orchestrator.errors import ConfigError
 from orchestrator.importing import one_line
 from orchestrator.runners.base import Controller
+from orchestrator.runners.bridge import Bridge
 from orchestrator.runners.limits import Clock
 from orchestrator.runners.ranks import RankedWorker
 from orchestrator.runners.worker import TrialWorker
-from orchestrator.types import Decision, End, EpochResult, Outcome, Reason, TrialSpec, Work
+from orchestrator.types import End, Outcome, Reason, TrialSpec, Work
 
 MOST_WORKERS = 1_000_000
 """Free workers that are kept: all."""
@@ -37,6 +37,8 @@ Bundles = list[dict[str, float]]
 """By Ray's names of resources, what each rank of a trial gets."""
 LOOK_S = 1.0
 """Seconds between two looks at which nodes are up."""
+BATCH_S = 0.02
+"""Seconds for which answers are collected before they are made durable and acted on: a few times what that costs."""
 
 
 def run_trials(
@@ -51,78 +53,19 @@ def run_trials(
         workers: how many trials fit on the nodes that are up; asked again and again.
         bundles: CPU and GPU of each rank of a trial.
     """
-    bridge = _Bridge(controller)
+    bridge = Bridge(controller)
     loop = _Loop(bridge, workers, bundles, {"program": program, "path": path})
     try:
         while not loop.is_finished():
             loop.follow_nodes()
             loop.step()
+            loop.take_in_more()
             loop.end_overdue()
             loop.forget_ended()
     finally:
         loop.stop_workers()
     if bridge.error is not None:
         raise bridge.error
-
-
-class _Bridge:
-    """What the two adapters share: which Tune trial is which of ours, and how it ended."""
-
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
-        self.workers = 0
-        """How many trials run at a time."""
-        self.done = False
-        """Whether there is no trial now, and none runs that could change that."""
-        self._numbers: dict[str, int] = {}
-        self._ends: dict[str, Outcome] = {}
-        self.error: BaseException | None = None
-        """What the controller raised. Tune would bury it in a log."""
-
-    def ask(self, trial_id: str) -> TrialSpec | None:
-        spec = None
-        if self.error is None:
-            if len(self._numbers) >= self.workers:
-                return None
-            try:
-                spec = self._controller.ask()
-            except BaseException as error:
-                self.error = error
-        if spec is not None:
-            self._numbers[trial_id] = spec.number
-        self.done = not self._numbers
-        return spec
-
-    def report(self, trial_id: str, result: EpochResult) -> bool:
-        """Whether the trial goes on."""
-        if self.error is not None:
-            return False
-        try:
-            decision = self._controller.report(self._numbers[trial_id], result)
-        except BaseException as error:
-            self.error = error
-            return False
-        if decision is not Decision.CONTINUE:
-            self._ends[trial_id] = Outcome(End.STOPPED if decision is Decision.STOP else End.PAUSED)
-        return decision is Decision.CONTINUE
-
-    def ended(self, trial_id: str, outcome: Outcome) -> None:
-        """Note how the trial has ended, where it was not decided before that it should."""
-        self._ends.setdefault(trial_id, outcome)
-
-    def worked(self, trial_id: str, work: Work) -> None:
-        """Note what it cost to end the trial early; without effect where the controller's error ended it."""
-        if trial_id in self._ends:
-            self._ends[trial_id] = replace(self._ends[trial_id], work=work)
-
-    def tell(self, trial_id: str, outcome: Outcome) -> None:
-        number = self._numbers.pop(trial_id, None)
-        if number is None or self.error is not None:
-            return
-        try:
-            self._controller.tell(number, self._ends.pop(trial_id, outcome))
-        except BaseException as error:
-            self.error = error
 
 
 class _Trial(Trial):  # type: ignore[misc]
@@ -142,7 +85,7 @@ class _Trial(Trial):  # type: ignore[misc]
 class _AskTell(SearchAlgorithm):  # type: ignore[misc]
     """Tune's view of ``ask`` and ``tell``."""
 
-    def __init__(self, bridge: _Bridge, resources: PlacementGroupFactory) -> None:
+    def __init__(self, bridge: Bridge, resources: PlacementGroupFactory) -> None:
         self._bridge = bridge
         self._resources = resources
 
@@ -162,7 +105,7 @@ class _AskTell(SearchAlgorithm):  # type: ignore[misc]
 class _Reporting(TrialScheduler):  # type: ignore[misc]
     """Tune's view of ``report``."""
 
-    def __init__(self, bridge: _Bridge) -> None:
+    def __init__(self, bridge: Bridge) -> None:
         super().__init__()
         self._bridge = bridge
 
@@ -196,7 +139,7 @@ class _Loop(TuneController):  # type: ignore[misc]
 
     def __init__(
         self,
-        bridge: _Bridge,
+        bridge: Bridge,
         workers: Callable[[], int],
         bundles: Bundles,
         arguments: dict[str, Any],
@@ -218,6 +161,7 @@ class _Loop(TuneController):  # type: ignore[misc]
         self._looked = -LOOK_S
         self._bridge = bridge
         self._clocks: dict[Trial, Clock] = {}
+        self._calls: list[Callable[[], None]] = []
         self._arguments = arguments
         # No environment of its own, so that Ray takes a process that it has started in advance.
         self._worker_class = ray.remote(TrialWorker if alone else RankedWorker)
@@ -289,14 +233,7 @@ class _Loop(TuneController):  # type: ignore[misc]
         arguments = (trial.config.pop("spec"),) if trial.config else ()
         if arguments:
             self._clocks[trial] = Clock(*arguments)
-        self._clocks[trial].restart()
-        self._schedule_trial_task(
-            trial,
-            "step",
-            args=arguments,
-            on_result=self._on_training_result,
-            on_error=self._trial_task_failure,
-        )
+        self._call(trial, "step", self._on_training_result, arguments)
 
     def _on_training_result(self, trial: Trial, result: dict[str, Any]) -> None:
         """An epoch, or the end of a trial. A worker that has lost another rank of its trial goes, too: a node that is
@@ -310,13 +247,46 @@ class _Loop(TuneController):  # type: ignore[misc]
 
     def end_early(self, trial: Trial) -> None:
         """Let the worker end ``trial`` in good order; then it is told."""
-        self._clocks[trial].restart()
-        self._schedule_trial_task(
-            trial,
-            "end",
-            on_result=self._ended_early,
-            on_error=self._trial_task_failure,
-        )
+        self._call(trial, "end", self._ended_early)
+
+    def _call(
+        self, trial: Trial, method: str, on_result: Callable[..., None], arguments: tuple[Any, ...] = ()
+    ) -> None:
+        """Let the worker of ``trial`` do something, once what led to it is durable."""
+
+        def call() -> None:
+            if trial in self._trial_to_actor:
+                self._clocks[trial].restart()
+                self._schedule_trial_task(
+                    trial, method, args=arguments, on_result=on_result, on_error=self._trial_task_failure
+                )
+
+        self._calls.append(call)
+
+    def _act(self) -> None:
+        """Make durable what the controller knows, and then call the workers that wait for it."""
+        self._bridge.commit()
+        calls, self._calls = self._calls, []
+        for call in calls:
+            call()
+
+    def _maybe_add_actors(self) -> None:
+        """Tune waits for an event after this."""
+        super()._maybe_add_actors()
+        self._act()
+
+    def take_in_more(self) -> None:
+        """What has come in beside the event that a step deals with: one commit serves all."""
+        events, until = self._actor_manager._actor_task_events, time.monotonic() + BATCH_S
+        futures = list(events.get_futures())
+        ready = ray.wait(futures, num_returns=len(futures), timeout=0)[0] if futures else []
+        for future in ready:
+            if time.monotonic() > until:
+                break
+            # Dealing with one may make others void.
+            if future in events._tracked_futures:
+                events.resolve_future(future)
+        self._act()
 
     def _ended_early(self, trial: Trial, work: Work) -> None:
         self._bridge.worked(trial.trial_id, work)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.errors import StorageError
-from orchestrator.files import storing, sync_folder, write_json
+from orchestrator.files import storing, sync, write_json
 from orchestrator.importing import one_line
 from orchestrator.serving.model import DESCRIPTION, STATISTICS, Description, Network, read_description
 from orchestrator.serving.sources import copy_sources, modules_of, sources_of
@@ -72,7 +72,7 @@ def write_package(folder: Path, description: Description, parts: Parts) -> None:
         if folder.exists():
             folder.rename(old)
         aside.rename(folder)
-        sync_folder(folder.parent)
+        sync(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
 
 

@@ -24,6 +24,9 @@ class CheckpointStore:
         self._sizes: dict[int, int] = {
             int(folder): size for folder, size in store_at(location).sizes(checkpoint.NAME).items()
         }
+        self._needless: list[tuple[int, str]] = []
+        self._ended: list[int] = []
+        """Trials that need only their last checkpoint from now on."""
 
     def location(self, number: int) -> Location:
         """Where trial ``number`` keeps its checkpoint."""
@@ -42,16 +45,15 @@ class CheckpointStore:
         return number in self._sizes
 
     def ended(self, record: TrialRecord, records: Sequence[TrialRecord], kept: Collection[int] = ()) -> None:
-        """A trial has ended: apply the policy to all. The log says what went and why.
+        """A trial has ended: apply the policy to all; :meth:`remove_needless` makes it so.
 
         Args:
             record: the trial.
             records: all of the sweep, in the order of their numbers.
             kept: trials whose checkpoint stays whatever they are worth.
         """
-        store = store_at(self.location(record.number))
-        store.remove(checkpoint.PREVIOUS)
-        size = store.size(checkpoint.NAME)
+        self._ended.append(record.number)
+        size = store_at(self.location(record.number)).size(checkpoint.NAME)
         if size is None:
             return
         self._sizes[record.number] = size
@@ -84,8 +86,19 @@ class CheckpointStore:
             if record.state.finished and record.number not in self._sizes and record.number in found:
                 self._sizes[record.number] = found[record.number]
                 self._remove(record.number, f"written after the trial ended {record.state}")
+        self.remove_needless()
 
     def _remove(self, number: int, why: str) -> None:
-        checkpoint.remove(self.location(number))
         del self._sizes[number]
-        log.info("removed the checkpoint of trial %d: %s", number, why)
+        self._needless.append((number, why))
+
+    def remove_needless(self) -> None:
+        """Remove what is not kept: once the ends of the trials that decided so cannot be lost. The log says what went
+        and why."""
+        ended, self._ended = self._ended, []
+        for number in ended:
+            store_at(self.location(number)).remove(checkpoint.PREVIOUS)
+        needless, self._needless = self._needless, []
+        for number, why in needless:
+            checkpoint.remove(self.location(number))
+            log.info("removed the checkpoint of trial %d: %s", number, why)

@@ -106,8 +106,14 @@ def best_of(
         records: every trial, in the order of their numbers.
         direction: of the objective.
     """
+    decided = decided_by(finished)
+    return incumbent(records, direction) if decided is None else records[decided]
+
+
+def decided_by(finished: Mapping[str, Mapping[str, Any]]) -> int | None:
+    """The trial that the finalists made the best; None: there were none."""
     decided = [int(entry["best_trial"]) for entry in finished.values() if entry.get("winner") is not None]
-    return records[decided[-1]] if decided else incumbent(records, direction)
+    return decided[-1] if decided else None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from orchestrator.files import append_line, storing, sync_file
+from orchestrator.files import Lines
 from orchestrator.types import EpochResult
 
 log = logging.getLogger("orchestrator.files")
@@ -16,8 +16,9 @@ METRICS_FILE = "metrics.jsonl"
 class MeasuredEpochs:
     """The files of a sweep.
 
-    A line is durable once a checkpoint of its epoch is, and so are those before it: a power loss takes only what
-    the trial reports again when it goes on. That is one fsync for each checkpoint instead of one for each epoch.
+    A line is durable once a checkpoint of its epoch is, after the next :meth:`commit`, and so are those before it: a
+    power loss takes only what the trial reports again when it goes on. That is one fsync for each checkpoint instead
+    of one for each epoch.
 
     Args:
         folder: with a folder for each trial.
@@ -25,6 +26,7 @@ class MeasuredEpochs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._lines = Lines()
         self._loose: set[int] = set()
         """Trials with lines that are not durable yet."""
 
@@ -38,19 +40,22 @@ class MeasuredEpochs:
             StorageError: it cannot be written.
         """
         line = json.dumps({"epoch": result.epoch, **result.metrics})
-        append_line(self._path(number), line, durably=result.saved)
+        self._lines.append(self._path(number), line, due=result.saved)
         (self._loose.discard if result.saved else self._loose.add)(number)
 
     def keep(self, number: int) -> None:
-        """Make durable what was added of trial ``number``.
+        """The next :meth:`commit` makes durable all that was added of trial ``number``."""
+        if number in self._loose:
+            self._lines.due(self._path(number))
+            self._loose.remove(number)
+
+    def commit(self) -> None:
+        """Make durable what is to be.
 
         Raises:
             StorageError: it cannot be written.
         """
-        if number in self._loose:
-            with storing(self._path(number)):
-                sync_file(self._path(number))
-            self._loose.remove(number)
+        self._lines.sync()
 
     def epochs(self, number: int) -> Iterator[tuple[int, Mapping[str, float]]]:
         """Epoch and metrics of trial ``number``, in the order in which they were added.

@@ -105,6 +105,10 @@ class StageSequence:
         with self.usage.ending(number, outcome):
             self._tell(number, outcome)
 
+    def commit(self) -> None:
+        """See :class:`~orchestrator.runners.base.Controller`."""
+        self._sweep.commit()
+
     def _tell(self, number: int, outcome: Outcome) -> None:
         if outcome.reason is Reason.STORAGE:
             raise StorageError(f"trial {number}: {outcome.detail}")
@@ -185,6 +189,8 @@ class StageSequence:
 
     def _finish(self, stage: SearchStage | FinalistsStage) -> None:
         sweep, key = self._sweep, stage.visit.key
+        # The ledger says nothing that the study could still lose.
+        sweep.commit()
         before = self._usage_before.pop(key)
         self.note_usage()
         usage = shares({use: seconds - before[use] for use, seconds in added(self.usage.workers).items()})
@@ -206,6 +212,7 @@ class StageSequence:
 
 def skip_stage(sweep: Sweep, name: str, why: str) -> None:
     """Note that the visit ``name`` is none, and say so."""
+    sweep.commit()
     best = sweep.best
     number, value = (best.number, best.value) if best else (None, None)
     text = f"[{name}] skipped: {why}"

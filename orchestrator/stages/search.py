@@ -1,8 +1,9 @@
 """One visit of a search stage: asks its question with trials and decides what to stop."""
 
+import bisect
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 
 from orchestrator.progress import duration
@@ -14,7 +15,7 @@ from orchestrator.stages.sweep import Sweep
 from orchestrator.stages.turn import StageTurn
 from orchestrator.stages.visits import ALL, Visit, stage_of, varied
 from orchestrator.study.advisor import Proposal
-from orchestrator.study.policy import FreezeThaw
+from orchestrator.study.mates import Mates
 from orchestrator.study.pruners import PAUSE_ROOM, next_rung, rungs_of
 from orchestrator.study.records import TrialRecord, incumbent, searched
 from orchestrator.tracking.base import SWEEP, stage_key
@@ -66,8 +67,11 @@ class SearchStage(StageTurn):
         others = any(record.stage != visit.key for record in sweep.study.records)
         self._starts = list(sweep.starts) if plain and not others else []
         self._tried = Tried()
+        self._mates = Mates(sweep.direction)
         for record in self.records:
             self.policy.observe(self._rounds.view(record))
+            if not self._rounds or record.round < self._rounds.current:
+                self._mates.take(record)
         self._begin()
 
     def _begin(self) -> None:
@@ -227,6 +231,7 @@ class SearchStage(StageTurn):
             self.sweep.track_end(record)
             self.sweep.progress.say(f"[{self.visit.key}] trial {record.number}: {record.detail}")
         self.policy.observe(record)
+        self._compare_with(record)
         return record
 
     def _seed_of(self, parent: TrialRecord | None, repeated: TrialRecord | None) -> int:
@@ -254,6 +259,7 @@ class SearchStage(StageTurn):
                 self._rounds.next()
                 for record in ended:
                     self.policy.observe(record)
+                    self._mates.take(record)
                 return self._proposal()
         return found
 
@@ -277,6 +283,7 @@ class SearchStage(StageTurn):
     def report(self, number: int, result: EpochResult) -> Decision:
         """See :class:`~orchestrator.runners.base.Controller`."""
         record = self._note(number, result)
+        self._compare_with(record)
         if result.epoch >= record.epochs or (record.repeats is not None and not self.late):
             return Decision.CONTINUE
         return Decision.STOP if self.late or self._stops(record) else Decision.CONTINUE
@@ -286,19 +293,17 @@ class SearchStage(StageTurn):
             return False
         if not self._rounds and record.epochs_run in self._rungs:
             self.policy.observe(record)
-        stops = not self.policy.goes_on(record, self._mates(record), self._left(record))
+        index = bisect.bisect_left(self.own, record.number)
+        stops = not self.policy.goes_on(record, index, self._mates, self._left(record))
         if stops and self._may_audit(record) and (self._left() or 0) >= 0:
             self.sweep.study.audit(record.number, record.epochs_run)
             return False
         return stops
 
-    def _mates(self, record: TrialRecord) -> Iterator[TrialRecord]:
-        """What a trial is compared with. Most policies look at it at rungs only."""
-        known = not self._rounds or isinstance(self.policy, FreezeThaw)  # in rounds it only counts them
-        for number in self.own:
-            other = self.sweep.study[number]
-            if known or other.round < record.round or other is record:
-                yield other
+    def _compare_with(self, record: TrialRecord) -> None:
+        """From now on others are compared with ``record`` as it stands; in rounds, once its round has ended."""
+        if not self._rounds:
+            self._mates.take(record)
 
     def _may_audit(self, record: TrialRecord) -> bool:
         """Whether it is let through to its end, were it due to be stopped, to learn what stopping costs."""
@@ -311,6 +316,7 @@ class SearchStage(StageTurn):
 
     def _ended(self, record: TrialRecord) -> None:
         self._spent_ended += record.epochs_paid
+        self._compare_with(record)
         if not self._rounds:
             self.policy.observe(record)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.study.storage import Storage, count_trials, has_trials, open_journal
+from orchestrator.study.storage import Storage, commit, count_trials, has_trials, open_journal
 
 if TYPE_CHECKING:
     from orchestrator.study.server import StudyServer
@@ -75,7 +75,11 @@ class StudyPlace:
             StorageError: it is damaged, or the server fails.
         """
         if self.url is None:
-            yield open_journal(self.folder / STUDY_FILE, writable=True)
+            journal = open_journal(self.folder / STUDY_FILE, writable=True)
+            try:
+                yield journal
+            finally:
+                commit(journal)
             return
         server = _server(self.url)
         try:

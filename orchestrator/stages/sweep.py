@@ -18,7 +18,7 @@ from orchestrator.progress import Progress
 from orchestrator.stages import notes
 from orchestrator.stages.checkpoints import CheckpointStore
 from orchestrator.stages.failures import Failures
-from orchestrator.stages.ledger import Ledger, best_of
+from orchestrator.stages.ledger import Ledger, decided_by
 from orchestrator.stages.measured import MeasuredEpochs
 from orchestrator.stages.studies import STUDY_FILE, StudyPlace
 from orchestrator.stages.visits import stage_of, varied
@@ -203,8 +203,20 @@ class Sweep:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The winner of the whole sweep: see :func:`~orchestrator.stages.ledger.best_of`."""
-        return best_of(self.ledger.finished, self.study.records, self.direction)
+        """The winner of the whole sweep, as :func:`~orchestrator.stages.ledger.best_of` finds it."""
+        decided = decided_by(self.ledger.finished)
+        return self.study.incumbent if decided is None else self.study[decided]
+
+    def commit(self) -> None:
+        """Make durable what was measured in trials that ended or saved, then what the study was told, and only then
+        remove what that makes needless.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        self.measured.commit()
+        self.study.commit()
+        self.checkpoints.remove_needless()
 
     def track_trial(self, record: TrialRecord, varied: tuple[str, ...]) -> None:
         """Tell the tracker that a trial has started."""

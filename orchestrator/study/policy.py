@@ -1,10 +1,11 @@
 """What a stage asks before each trial and at each report: one door for every sampler and pruner."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from orchestrator.study.advisor import Advisor, Proposal
+from orchestrator.study.mates import Mates
 from orchestrator.study.pruners import Pruner, next_rung, warming_up
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.region import Region
@@ -26,9 +27,9 @@ class SearchPolicy(Protocol):
         """
         ...
 
-    def goes_on(self, record: TrialRecord, stage: Iterable[TrialRecord], left: int | None) -> bool:
-        """Whether ``record``, which has just reported, trains on; ``stage`` are all trials of its stage, in
-        the order of their numbers."""
+    def goes_on(self, record: TrialRecord, index: int, mates: Mates, left: int | None) -> bool:
+        """Whether ``record``, the stage's trial ``index``, which has just reported, trains on; ``mates`` are the
+        trials of its stage that it may be compared with."""
         ...
 
     def stop_at(self, record: TrialRecord) -> int:
@@ -72,9 +73,9 @@ class IndependentTrials:
             return None
         return Proposal(self._region.configuration(self._sampler.propose(number, index)))
 
-    def goes_on(self, record: TrialRecord, stage: Iterable[TrialRecord], left: int | None) -> bool:
+    def goes_on(self, record: TrialRecord, index: int, mates: Mates, left: int | None) -> bool:
         """See :class:`SearchPolicy`."""
-        return not self._pruner.stops(record, stage)
+        return not self._pruner.stops(record, mates)
 
     def stop_at(self, record: TrialRecord) -> int:
         """See :class:`SearchPolicy`."""
@@ -137,14 +138,12 @@ class FreezeThaw:
                 return Proposal(first)
         return self._advisor.propose(number, left)
 
-    def goes_on(self, record: TrialRecord, stage: Iterable[TrialRecord], left: int | None) -> bool:
+    def goes_on(self, record: TrialRecord, index: int, mates: Mates, left: int | None) -> bool:
         """See :class:`SearchPolicy`."""
         at_rung = record.epochs_run in self._rungs and not warming_up(record)
         if not at_rung and self._pruner is None and self._limits.n_trials is None:
             return True
-        mates = list(stage)
-        before = sum(other.number < record.number for other in mates)
-        if before + 1 == self._limits.n_trials and not self._advisor.any_complete():
+        if index + 1 == self._limits.n_trials and not self._advisor.any_complete():
             return True
         if self._limits.in_rounds:
             # Whether to go on would depend on what else has come in: it is decided in the next round.
@@ -154,7 +153,7 @@ class FreezeThaw:
             return not self._pruner.stops(record, mates) and (affordable or not at_rung)
         if not at_rung:
             return True
-        return before >= len(self._opening) and self._advisor.goes_on(record, left)
+        return index >= len(self._opening) and self._advisor.goes_on(record, left)
 
     def stop_at(self, record: TrialRecord) -> int:
         """See :class:`SearchPolicy`."""

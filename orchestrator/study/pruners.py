@@ -10,8 +10,8 @@ Asynchronous successive halving: Li et al. 2020 (arXiv 1810.05934); Hyperband's 
 """
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
@@ -23,6 +23,7 @@ from optuna.trial import TrialState as OptunaState
 from orchestrator.config.schema import PrunerConfig
 from orchestrator.errors import ConfigError
 from orchestrator.importing import build_target
+from orchestrator.study.mates import Mates, cost_at
 from orchestrator.study.records import TrialRecord
 from orchestrator.types import Configuration, Direction, TrialState
 
@@ -35,8 +36,8 @@ class Pruner(Protocol):
         """Epochs at which a trial may be stopped, so that it is checkpointed there; may be empty."""
         ...
 
-    def stops(self, record: TrialRecord, stage: Iterable[TrialRecord]) -> bool:
-        """Whether to stop ``record``, which has just reported, given all trials of its stage."""
+    def stops(self, record: TrialRecord, mates: Mates) -> bool:
+        """Whether to stop ``record``, which has just reported, given trials of its stage; it may be one of them."""
         ...
 
 
@@ -46,7 +47,7 @@ class NoPruner:
 
     rungs: Sequence[int] = ()
 
-    def stops(self, record: TrialRecord, stage: Iterable[TrialRecord]) -> bool:
+    def stops(self, record: TrialRecord, mates: Mates) -> bool:
         """See :class:`Pruner`."""
         return False
 
@@ -60,14 +61,14 @@ class MedianPruner:
     startup_trials: int
     rungs: Sequence[int] = ()
 
-    def stops(self, record: TrialRecord, stage: Iterable[TrialRecord]) -> bool:
+    def stops(self, record: TrialRecord, mates: Mates) -> bool:
         """See :class:`Pruner`."""
         epoch = record.epochs_run
-        others = costs_at(epoch, (r for r in stage if r.number != record.number), self.direction)
-        if not self.min_epochs <= epoch < record.epochs or len(others) < self.startup_trials or warming_up(record):
+        if not self.min_epochs <= epoch < record.epochs or warming_up(record):
             return False
+        others = mates.at(epoch).besides(record.number)
         own = cost_at(epoch, record, self.direction)
-        return own is not None and own > statistics.median(others.values())
+        return own is not None and len(others) >= self.startup_trials and own > statistics.median(others)
 
 
 @dataclass(frozen=True)
@@ -80,32 +81,24 @@ class HalvingPruner:
     startup_trials: int
     patience: int = 0
     """At how many rungs in a row a trial may miss the cut before it is stopped there."""
-    _seen: dict[int, dict[int, tuple[TrialRecord, float]]] = field(default_factory=dict, compare=False, repr=False)
-    """Rung to the ended trials and their costs there: those never change, and are many."""
+    groups: int = 1
+    group: int = 0
+    """Of the stage's trials those count whose number leaves ``group`` when divided by ``groups``."""
 
-    def stops(self, record: TrialRecord, stage: Iterable[TrialRecord]) -> bool:
+    def stops(self, record: TrialRecord, mates: Mates) -> bool:
         """See :class:`Pruner`."""
         if record.epochs_run not in self.rungs or record.epochs_run >= record.epochs or warming_up(record):
             return False
-        mates = list(stage)
         reached = [rung for rung in self.rungs if rung <= record.epochs_run][-1 - self.patience :]
         return len(reached) > self.patience and all(self._misses(rung, record, mates) for rung in reached)
 
-    def _misses(self, epoch: int, record: TrialRecord, mates: Sequence[TrialRecord]) -> bool:
+    def _misses(self, epoch: int, record: TrialRecord, mates: Mates) -> bool:
         """Whether ``record`` was not among the best 1/factor at this rung."""
-        seen, costs = self._seen.setdefault(epoch, {}), {}
-        for mate in mates:
-            known = seen.get(mate.number)
-            cost = known[1] if known and known[0] is mate else cost_at(epoch, mate, self.direction)
-            if cost is None:
-                continue
-            costs[mate.number] = cost
-            if mate.state.finished:
-                seen[mate.number] = mate, cost
-        if len(costs) < self.startup_trials or record.number not in costs:
+        costs, own = mates.at(epoch, self.groups, self.group), cost_at(epoch, record, self.direction)
+        count = len(costs.of) + (record.number not in costs.of)
+        if own is None or count < self.startup_trials:
             return False
-        survivors = max(1, len(costs) // self.reduction_factor)
-        return sorted(costs.values())[survivors - 1] < costs[record.number]
+        return costs.better(own) >= max(1, count // self.reduction_factor)
 
 
 @dataclass(frozen=True)
@@ -119,11 +112,9 @@ class HyperbandPruner:
         """All rungs: those of the first bracket."""
         return self.brackets[0].rungs
 
-    def stops(self, record: TrialRecord, stage: Iterable[TrialRecord]) -> bool:
+    def stops(self, record: TrialRecord, mates: Mates) -> bool:
         """See :class:`Pruner`."""
-        index = record.number % len(self.brackets)
-        mates = [other for other in stage if other.number % len(self.brackets) == index]
-        return self.brackets[index].stops(record, mates)
+        return self.brackets[record.number % len(self.brackets)].stops(record, mates)
 
 
 class CustomPruner:
@@ -139,14 +130,14 @@ class CustomPruner:
         self._direction = direction
         self._min_epochs = min_epochs
 
-    def stops(self, record: TrialRecord, stage: Iterable[TrialRecord]) -> bool:
+    def stops(self, record: TrialRecord, mates: Mates) -> bool:
         """See :class:`Pruner`."""
         if not self._min_epochs <= record.epochs_run < record.epochs:
             return False
         study = optuna.create_study(study_name="stage", direction=self._direction.value)
-        trials = list(stage)
-        study.add_trials([_frozen(other) for other in trials])
-        index = [other.number for other in trials].index(record.number)
+        trials = {**mates.records, record.number: record}
+        study.add_trials([_frozen(trials[number]) for number in sorted(trials)])
+        index = sorted(trials).index(record.number)
         return self._pruner.prune(study, study.get_trials(deepcopy=False)[index])
 
 
@@ -164,20 +155,6 @@ def next_rung(rungs: Sequence[int], configuration: Configuration, epoch: int, ep
     """The first rung after ``epoch`` at which a trial may be stopped; ``epochs`` if there is none."""
     later = (rung for rung in rungs if epoch < rung < epochs and not warms_up(configuration, rung, epochs))
     return next(later, epochs)
-
-
-def cost_at(epoch: int, record: TrialRecord, direction: Direction) -> float | None:
-    """The best value up to ``epoch``, turned so that less is better; None if it never got there."""
-    if record.epochs_run < epoch or record.state is TrialState.INFEASIBLE:
-        return None
-    # None too where a kill lost the reports up to there and the trial went on from a later checkpoint.
-    return min((direction.cost(value) for at, value in record.curve.items() if at <= epoch), default=None)
-
-
-def costs_at(epoch: int, stage: Iterable[TrialRecord], direction: Direction) -> Mapping[int, float]:
-    """Trial number to :func:`cost_at`, for the trials that reached ``epoch``."""
-    found = ((record.number, cost_at(epoch, record, direction)) for record in stage)
-    return {number: cost for number, cost in found if cost is not None}
 
 
 PAUSE_ROOM = 1.8
@@ -218,8 +195,10 @@ def make_pruner(config: PrunerConfig, direction: Direction, epochs: int) -> Prun
     factor, startup, patience = config.reduction_factor, config.startup_trials, config.patience
     if config.name == "halving":
         return HalvingPruner(direction, rungs, factor, startup, patience)
-    brackets = [HalvingPruner(direction, rungs[skip:], factor, startup, patience) for skip in range(len(rungs))]
-    return HyperbandPruner(brackets)
+    count = len(rungs)
+    return HyperbandPruner(
+        [HalvingPruner(direction, rungs[skip:], factor, startup, patience, count, skip) for skip in range(count)]
+    )
 
 
 def _custom(config: PrunerConfig) -> BasePruner:

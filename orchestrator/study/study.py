@@ -3,6 +3,7 @@
 Every trial is stored with all searchable hyperparameters as parameters under frozen distributions, and
 with stage, seed, budget and the full configuration as attributes. Each change is one storage operation,
 so a kill between two of them leaves a trial RUNNING with a true curve, never something half told.
+What is asked of all trials again and again (the incumbent, the cost) is kept, not searched for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,9 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from orchestrator.errors import ConfigError
-from orchestrator.study.records import TrialRecord, searched
+from orchestrator.study.records import TrialRecord, incumbent, searched
 from orchestrator.study.space import SearchSpace
+from orchestrator.study.storage import commit
 from orchestrator.types import Configuration, Direction, MemoryUse, Reason, TrialState, Value
 
 CONSTRAINT = "feasible"
@@ -41,11 +43,15 @@ class SweepStudy:
         """What the trials of the search have cost so far."""
         self.running = {record.number: None for record in self._records if not record.state.finished}
         """Numbers of the trials that have not ended, in their order."""
+        self.incumbent = incumbent(self._records, direction)
+        """See :func:`~orchestrator.study.records.incumbent`, of all trials."""
+        values = [record.value for record in self._records if record.value is not None]
+        self._worst = max(values, key=direction.cost, default=None)
 
     @property
-    def records(self) -> tuple[TrialRecord, ...]:
-        """Every trial, in the order of their numbers."""
-        return tuple(self._records)
+    def records(self) -> Sequence[TrialRecord]:
+        """Every trial, in the order of their numbers; it grows and changes with the study."""
+        return self._records
 
     def __getitem__(self, number: int) -> TrialRecord:
         return self._records[number]
@@ -89,7 +95,8 @@ class SweepStudy:
         }
         if parent is not None:
             attributes |= {"parent": parent.number, "inherited": parent.epochs_run}
-        self._study.add_trial(
+        trial_id = self._storage.create_new_trial(
+            self._study._study_id,
             FrozenTrial(
                 number=-1,
                 trial_id=-1,
@@ -102,11 +109,10 @@ class SweepStudy:
                 user_attrs=attributes,
                 system_attrs={},
                 intermediate_values=dict(parent.curve) if parent is not None else {},
-            )
+            ),
         )
-        stored = self._study.get_trials(deepcopy=False)[len(self._records)]
-        self._records.append(_record(stored))
-        self._ids.append(stored._trial_id)
+        self._records.append(_record(self._storage.get_trial(trial_id)))
+        self._ids.append(trial_id)
         self.running[len(self._records) - 1] = None
         return self._records[-1]
 
@@ -159,7 +165,7 @@ class SweepStudy:
         if record.state.finished:
             raise ConfigError(f"trial {number} has ended already as {record.state}")
         infeasible = state is TrialState.INFEASIBLE
-        value = self._worst() if infeasible else self.direction.best(list(record.curve.values()))
+        value = (self._worst or 0.0) if infeasible else self.direction.best(list(record.curve.values()))
         end: dict[str, Any] = {"state": state.value, "reason": reason, "detail": detail, "seconds": seconds}
         if record.memory:
             end["memory"] = [asdict(use) for use in record.memory]
@@ -182,15 +188,19 @@ class SweepStudy:
             seconds=seconds,
         )
 
-    def _worst(self) -> float:
-        values = [record.value for record in self._records if record.value is not None]
-        return max(values, key=self.direction.cost, default=0.0)
+    def commit(self) -> None:
+        """Make all that was changed durable; see :func:`orchestrator.study.storage.commit`."""
+        commit(self._storage)
 
     def _replace(self, record: TrialRecord, **changes: Any) -> TrialRecord:
         new = replace(record, **changes)
         self.epochs_paid += 0 if new.finalist else new.epochs_paid - record.epochs_paid
         if new.state.finished:
             self.running.pop(record.number, None)
+            self.incumbent = incumbent([new] if self.incumbent is None else [self.incumbent, new], self.direction)
+            if new.value is not None:
+                known = [new.value] if self._worst is None else [self._worst, new.value]
+                self._worst = max(known, key=self.direction.cost)
         self._records[record.number] = new
         return new
 

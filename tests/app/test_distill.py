@@ -83,6 +83,12 @@ def test_a_student_is_tuned_trained_in_pairs_and_shipped(capsys: pytest.CaptureF
     assert main(["stage=distill", *words]) == 0
     assert "[distill] finished before; skipped" in capsys.readouterr().out
 
+    # Asked without tracking=none: there is no store to name.
+    assert main(["stage=status", *words[:2], *words[3:]]) == 0
+    said = capsys.readouterr().out
+    assert "to ship: student (loss " in said
+    assert "models:/" not in said
+
     # What to ship, on the page: the student's own value and cost, and lines that run.
     page = html.unescape((FOLDER / "report.html").read_text())
     shown = page[page.index('<section id="ship">') :]

@@ -54,6 +54,8 @@ class Recorder:
         self.outcomes: dict[int, Outcome] = {}
         self.running: set[int] = set()
         self.most_running = 0
+        self.commit_s = 0.0
+        self.commits: list[tuple[int, float]] = []
 
     def ask(self) -> TrialSpec | None:
         if not self.waiting:
@@ -75,6 +77,14 @@ class Recorder:
         self.events.append(("tell", number))
         self.running.remove(number)
         self.outcomes[number] = outcome
+
+    def commit(self) -> None:
+        time.sleep(self.commit_s)
+        self.commits.append((len(self.events), time.monotonic()))
+
+    def committed(self, *event: Any) -> float:
+        """When the event had become durable."""
+        return next(at for known, at in self.commits if known > self.events.index(event))
 
     def epochs(self, number: int) -> list[int]:
         return [result.epoch for result in self.results[number]]
@@ -141,6 +151,18 @@ def test_what_the_workers_did_is_counted_alike(runner: Runner, tmp_path: Path) -
     assert spent[Use.RESTARTS] == 0
     if simulated:
         assert shares(spent)[Use.BUSY] == 1
+
+
+def test_no_worker_acts_on_what_is_not_durable(runner: Runner, tmp_path: Path) -> None:
+    """A trial begins when its start is committed, and goes on when its last epoch is, by the machine's clock."""
+    recorder = Recorder(trials(tmp_path, *["run"] * 4))
+    recorder.commit_s = 0.02
+    runner.run(Play(), recorder)
+    for number in range(4):
+        began = [result.metrics["began"] for result in recorder.results[number]]
+        assert began[0] >= recorder.committed("ask", number)
+        assert all(began[epoch] >= recorder.committed("report", number, epoch) for epoch in (1, 2))
+    assert recorder.commits[-1][0] == len(recorder.events)
 
 
 def test_nothing_to_do_ends_at_once(runner: Runner, tmp_path: Path) -> None:

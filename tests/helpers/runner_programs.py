@@ -32,6 +32,7 @@ class Play:
         do, epoch = spec.configuration["do"], 0
         try:
             for epoch in range(1, spec.epochs + 1):
+                began = time.monotonic()
                 if do == "wait":
                     wait_for(spec.directory / "go")
                 if do == "raise" and epoch == 2:
@@ -49,7 +50,7 @@ class Play:
                     time.sleep(PATIENCE_S)
                 if do == "creep":
                     time.sleep(0.2)
-                yield EpochResult(epoch, spec.number + epoch / 100, {"pid": float(os.getpid())})
+                yield EpochResult(epoch, spec.number + epoch / 100, {"pid": float(os.getpid()), "began": began})
         except GeneratorExit:
             note(spec.directory, f"closed {spec.number} after epoch {epoch}")
             raise

@@ -53,6 +53,9 @@ class Watcher:
     def tell(self, number: int, outcome: Outcome) -> None:
         pass
 
+    def commit(self) -> None:
+        pass
+
 
 @pytest.mark.timeout(120)
 def test_ray_listens_on_loopback_only(ray_runner: Runner, tmp_path: Path) -> None:

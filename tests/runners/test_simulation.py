@@ -35,6 +35,9 @@ class Script:
     def tell(self, number: int, outcome: Outcome) -> None:
         self.outcomes[number] = outcome
 
+    def commit(self) -> None:
+        pass
+
 
 def program(
     curve: Callable[[Configuration, int], Sequence[float]] = lambda configuration, seed: [1.0] * 9,

@@ -8,7 +8,8 @@ from test_advisor import ALL, BASE, EPOCHS, RUNGS, SPACE
 
 from orchestrator.config.schema import PrunerConfig, SamplerConfig
 from orchestrator.study.advisor import Advisor
-from orchestrator.study.policy import FreezeThaw, IndependentTrials, Limits
+from orchestrator.study.mates import Mates
+from orchestrator.study.policy import FreezeThaw, IndependentTrials, Limits, SearchPolicy
 from orchestrator.study.pruners import Pruner, make_pruner, next_rung
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.region import Region
@@ -37,6 +38,13 @@ def seen(policy: FreezeThaw, records: Sequence[TrialRecord]) -> Sequence[TrialRe
     return records
 
 
+def goes_on(
+    policy: SearchPolicy, record: TrialRecord, records: Sequence[TrialRecord], left: int | None = None
+) -> bool:
+    index = sum(other.number < record.number for other in records)
+    return policy.goes_on(record, index, Mates(Direction.MINIMIZE, records), left)
+
+
 def test_the_opening_comes_first_in_its_order() -> None:
     policy = staged()
     assert [policy.propose(number, number, 0).configuration for number in range(3)] == OPENING
@@ -55,17 +63,17 @@ def test_the_opening_pauses_at_its_first_rung_unless_it_warms_up() -> None:
     policy = staged()
     trial, warm = running(0, 1), running(1, 1, warmup=0.2)
     records = seen(policy, [trial, warm])
-    assert not policy.goes_on(trial, records, None)
-    assert policy.goes_on(warm, records, None)
-    assert policy.goes_on(running(0, 2), records, None)
+    assert not goes_on(policy, trial, records)
+    assert goes_on(policy, warm, records)
+    assert goes_on(policy, running(0, 2), records)
 
 
 def test_in_rounds_every_trial_pauses_at_its_rung_but_not_in_warm_up() -> None:
     policy = staged(limits=Limits(in_rounds=True))
     for epochs in (1, 3, 9):
-        assert not policy.goes_on(running(5, epochs), [], None)
-        assert policy.goes_on(running(5, epochs, warmup=0.6), [], None)
-    assert policy.goes_on(running(5, 2), [], None)
+        assert not goes_on(policy, running(5, epochs), [])
+        assert goes_on(policy, running(5, epochs, warmup=0.6), [])
+    assert goes_on(policy, running(5, 2), [])
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.25, 0.9])
@@ -79,21 +87,21 @@ def test_where_a_trial_may_stop_next_is_after_its_warm_up(warmup: float) -> None
 def test_the_last_of_a_few_trials_runs_to_its_end_if_none_has() -> None:
     policy = staged(limits=Limits(n_trials=4))
     records = seen(policy, [running(number, 1) for number in range(4)])
-    assert not policy.goes_on(records[2], records, None)
-    assert policy.goes_on(records[3], records, None)
+    assert not goes_on(policy, records[2], records)
+    assert goes_on(policy, records[3], records)
     done = replace(running(0, EPOCHS), state=TrialState.COMPLETE, value=0.1)
     policy.observe(done)
-    assert not policy.goes_on(replace(records[3], curve={1: 50.0}), records, None)
+    assert not goes_on(policy, replace(records[3], curve={1: 50.0}), records)
 
 
 def test_a_pruner_of_the_users_stops_and_the_budget_too() -> None:
     pruner = make_pruner(PrunerConfig(name="median", min_epochs=1, startup_trials=2), Direction.MINIMIZE, EPOCHS)
     policy = staged(pruner)
     records = [running(0, 9, 1.0), running(1, 9, 2.0), running(2, 3, 5.0), running(3, 3, 0.5)]
-    assert not policy.goes_on(records[2], records, None)
-    assert policy.goes_on(records[3], records, None)
-    assert policy.goes_on(records[3], records, 6)
-    assert not policy.goes_on(records[3], records, 5)
+    assert not goes_on(policy, records[2], records)
+    assert goes_on(policy, records[3], records)
+    assert goes_on(policy, records[3], records, 6)
+    assert not goes_on(policy, records[3], records, 5)
 
 
 def test_independent_trials_begin_only_if_they_can_end() -> None:
@@ -106,5 +114,5 @@ def test_independent_trials_begin_only_if_they_can_end() -> None:
     assert proposal is not None
     assert proposal.parent is None
     assert policy.stop_at(running(0, 3)) == EPOCHS
-    assert policy.goes_on(running(0, 3), [], 0)
+    assert goes_on(policy, running(0, 3), [], 0)
     assert policy.seed_noise(1.0) is None

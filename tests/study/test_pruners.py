@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from orchestrator.config.schema import PrunerConfig
 from orchestrator.errors import ConfigError
+from orchestrator.study.mates import Mates
 from orchestrator.study.pruners import Pruner, make_pruner, rungs_of
 from orchestrator.study.records import TrialRecord
 from orchestrator.types import Direction, TrialState
@@ -54,8 +56,13 @@ def stage_of(count: int, direction: Direction) -> list[TrialRecord]:
     return [flat(number, float(number), EPOCHS, direction) for number in range(count)]
 
 
-def stops(pruner: Pruner, own: TrialRecord, others: Sequence[TrialRecord]) -> bool:
-    return pruner.stops(own, [*others, own])
+def stops(
+    pruner: Pruner, own: TrialRecord, others: Sequence[TrialRecord], direction: Direction = Direction.MINIMIZE
+) -> bool:
+    """Whether it is stopped among ``others``, and that it does not matter whether it is counted with them."""
+    found, alone = (pruner.stops(own, Mates(direction, records)) for records in ([*others, own], others))
+    assert found == alone
+    return found
 
 
 @pytest.mark.parametrize("name", STOPPING)
@@ -64,8 +71,12 @@ def test_the_worst_is_stopped_and_the_best_goes_on(name: str, direction: Directi
     pruner = make_pruner(CONFIGS[name], direction, EPOCHS)
     others = stage_of(24, direction)
     number = 24  # hyperband: the bracket with all rungs
-    worst = [e for e in range(1, EPOCHS + 1) if stops(pruner, flat(number, 99.0, e, direction, True), others)]
-    best = [e for e in range(1, EPOCHS + 1) if stops(pruner, flat(number, -99.0, e, direction, True), others)]
+    worst = [
+        e for e in range(1, EPOCHS + 1) if stops(pruner, flat(number, 99.0, e, direction, True), others, direction)
+    ]
+    best = [
+        e for e in range(1, EPOCHS + 1) if stops(pruner, flat(number, -99.0, e, direction, True), others, direction)
+    ]
     assert worst
     assert best == []
 
@@ -75,7 +86,9 @@ def test_the_worst_is_stopped_and_the_best_goes_on(name: str, direction: Directi
 def test_never_before_the_first_rung_and_never_at_the_last_epoch(name: str, direction: Direction) -> None:
     pruner = make_pruner(CONFIGS[name], direction, EPOCHS)
     others = stage_of(24, direction)
-    stopped = [e for e in range(1, EPOCHS + 1) if stops(pruner, flat(24, 99.0, e, direction, True), others)]
+    stopped = [
+        e for e in range(1, EPOCHS + 1) if stops(pruner, flat(24, 99.0, e, direction, True), others, direction)
+    ]
     assert stopped[0] == 3
     assert stopped[-1] < EPOCHS
     if name in ("halving", "hyperband"):
@@ -97,8 +110,8 @@ def test_values_are_compared_at_equal_epochs(name: str, direction: Direction) ->
     others = [record(n, [direction.cost(v) for v in [9.0] * 8 + [0.0] * 19]) for n in range(24)]
     early = flat(24, 5.0, 3, direction, True)
     late = flat(24, 5.0, 9, direction, True)
-    assert not stops(pruner, early, others)
-    assert stops(pruner, late, others)
+    assert not stops(pruner, early, others, direction)
+    assert stops(pruner, late, others, direction)
 
 
 @pytest.mark.parametrize("name", STOPPING)
@@ -106,7 +119,7 @@ def test_values_are_compared_at_equal_epochs(name: str, direction: Direction) ->
 def test_a_bad_epoch_after_a_good_one_is_forgiven(name: str, direction: Direction) -> None:
     pruner = make_pruner(CONFIGS[name], direction, EPOCHS)
     own = record(24, [direction.cost(v) for v in (-5.0, 99.0, 99.0)], TrialState.RUNNING)
-    assert not stops(pruner, own, stage_of(24, direction))
+    assert not stops(pruner, own, stage_of(24, direction), direction)
 
 
 @pytest.mark.parametrize(
@@ -118,8 +131,8 @@ def test_nothing_is_stopped_before_enough_trials_got_there(name: str, enough: in
     pruner = make_pruner(PrunerConfig(name=name, min_epochs=3, **extra), direction, EPOCHS)
     own = flat(24, 99.0, 3, direction, True)
     short = [flat(number, 0.0, 2, direction, True) for number in range(10, 20)]
-    assert not stops(pruner, own, [*stage_of(enough - 1, direction), *short])
-    assert stops(pruner, own, [*stage_of(enough, direction), *short])
+    assert not stops(pruner, own, [*stage_of(enough - 1, direction), *short], direction)
+    assert stops(pruner, own, [*stage_of(enough, direction), *short], direction)
 
 
 @BOTH
@@ -127,18 +140,18 @@ def test_halving_keeps_the_best_share(direction: Direction) -> None:
     """Of 12 at a rung, the best third go on: exactly four of them, equals included."""
     pruner = make_pruner(CONFIGS["halving"], direction, EPOCHS)
     trials = [flat(number, float(number), 3, direction, True) for number in range(12)]
-    going_on = [trial.number for trial in trials if not pruner.stops(trial, trials)]
+    going_on = [trial.number for trial in trials if not pruner.stops(trial, Mates(direction, trials))]
     assert going_on == [0, 1, 2, 3]
     equal = [flat(number, 1.0, 3, direction, True) for number in range(12)]
-    assert not any(pruner.stops(trial, equal) for trial in equal)
+    assert not any(pruner.stops(trial, Mates(direction, equal)) for trial in equal)
 
 
 @BOTH
 def test_the_median_is_of_the_others(direction: Direction) -> None:
     pruner = make_pruner(CONFIGS["median"], direction, EPOCHS)
     others = stage_of(5, direction)
-    assert not stops(pruner, flat(24, 2.0, 3, direction, True), others)
-    assert stops(pruner, flat(24, 2.1, 3, direction, True), others)
+    assert not stops(pruner, flat(24, 2.0, 3, direction, True), others, direction)
+    assert stops(pruner, flat(24, 2.1, 3, direction, True), others, direction)
 
 
 @pytest.mark.parametrize("name", ["halving", "hyperband", "median"])
@@ -180,11 +193,11 @@ def test_the_decision_depends_on_the_curves_alone(
     stage = [record(number, curve, TrialState.RUNNING) for number, curve in enumerate(curves)]
     before = copy.deepcopy(stage)
     pruner = make_pruner(CONFIGS[name], direction, EPOCHS)
-    first = [pruner.stops(own, stage) for own in stage]
+    first = [pruner.stops(own, Mates(direction, stage)) for own in stage]
     fresh = make_pruner(CONFIGS[name], direction, EPOCHS)
     shuffled = list(stage)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert [fresh.stops(own, shuffled) for own in stage] == first
+    assert [fresh.stops(own, Mates(direction, shuffled)) for own in stage] == first
     assert stage == before
     # The best so far at its epoch is never stopped.
     for own, stopped in zip(stage, first, strict=True):
@@ -194,14 +207,34 @@ def test_the_decision_depends_on_the_curves_alone(
             assert not stopped
 
 
+@given(CURVES, st.sampled_from(STOPPING[:3]), st.sampled_from(list(Direction)), st.randoms())
+def test_mates_that_grew_epoch_by_epoch_decide_as_ones_made_at_once(
+    curves: list[list[float]], name: str, direction: Direction, random: Random
+) -> None:
+    """Trials report in any order, some end infeasible: after each event every decision is that of fresh eyes."""
+    pruner, grown, known = make_pruner(CONFIGS[name], direction, EPOCHS), Mates(direction), {}
+    waiting = [number for number, curve in enumerate(curves) for _ in range(len(curve) + 1)]
+    random.shuffle(waiting)
+    for number in waiting:
+        epochs = known[number].epochs_run if number in known else 0
+        ended = epochs == len(curves[number])
+        state = TrialState.INFEASIBLE if ended and random.random() < 0.3 else TrialState.RUNNING
+        known[number] = record(number, curves[number][: epochs + 1], state)
+        grown.take(known[number])
+        asked = [own for own in known.values() if own.state is TrialState.RUNNING]
+        fresh = Mates(direction, known.values())
+        assert [pruner.stops(own, grown) for own in asked] == [pruner.stops(own, fresh) for own in asked]
+
+
 def test_the_decision_of_a_pruner_of_the_user_depends_on_the_curves_alone() -> None:
     stage = [flat(number, float(number), 3, Direction.MINIMIZE, number > 6) for number in range(12)]
     first = make_pruner(CONFIGS["custom"], Direction.MINIMIZE, EPOCHS)
-    decisions = [first.stops(own, stage) for own in stage]
+    mates, backwards = Mates(Direction.MINIMIZE, stage), Mates(Direction.MINIMIZE, stage[::-1])
+    decisions = [first.stops(own, mates) for own in stage]
     assert len(set(decisions)) == 2
     again = make_pruner(CONFIGS["custom"], Direction.MINIMIZE, EPOCHS)
-    assert [first.stops(own, stage) for own in stage] == decisions
-    assert [again.stops(own, stage[::-1]) for own in stage] == decisions
+    assert [first.stops(own, mates) for own in stage] == decisions
+    assert [again.stops(own, backwards) for own in stage] == decisions
 
 
 @pytest.mark.parametrize("name", STOPPING)

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from orchestrator.config.space import RangeConfig
 from orchestrator.errors import ConfigError, OrchestratorError
@@ -155,6 +157,7 @@ class StudyMachine(RuleBasedStateMachine):
         if not hasattr(self, "models"):
             return
         best = incumbent(self.study.records, self.direction)
+        assert self.study.incumbent == best
         complete = [self.study[n] for n, model in enumerate(self.models) if model.state is TrialState.COMPLETE]
         assert (best is None) == (not complete)
         if best is not None:
@@ -343,6 +346,20 @@ def test_the_lock_of_a_killed_process_is_dropped(journal: Path) -> None:
     study = open_study(journal)
     assert not lock.is_symlink()
     study.start(configuration(), stage="lr", seed=0, epochs=1)
+
+
+def test_what_others_write_beside_the_driver_is_read(journal: Path) -> None:
+    """Optuna's dashboard keeps a user's notes in the study."""
+    study = open_study(journal)
+    study.start(configuration(), stage="lr", seed=0, epochs=3)
+    beside = optuna.load_study(study_name="sweep", storage=JournalStorage(JournalFileBackend(str(journal))))
+    beside.set_user_attr("note", "looks good")
+    number = len(study) - 1
+    study.report(number, 1, 0.5)
+    study.finish(number, TrialState.PRUNED, seconds=1.0)
+    again = open_study(journal)
+    assert again.records == study.records
+    assert stored_study(journal).user_attrs == {"note": "looks good"}
 
 
 def test_to_look_changes_nothing(journal: Path) -> None:

@@ -137,6 +137,9 @@ class Again:
             self.restarts += 1
             self.waiting = 1
 
+    def commit(self) -> None:
+        pass
+
 
 def test_a_rank_that_is_killed_restarts_the_trial_and_no_process_is_left(tmp_path: Path) -> None:
     list(program(1)(spec(tmp_path / "alone")))
