@@ -189,6 +189,7 @@ def test_a_run_ends_at_the_target_with_all_its_processes(tmp_path: Path) -> None
     child = (
         f"import subprocess\nsubprocess.Popen([{sys.executable!r}, '-c', 'import time; time.sleep(600)']).wait()\n"
     )
+    before = psutil.Process().children(recursive=True)  # of earlier tests' Ray
     began = time.monotonic()
     run = done(tmp_path, writing([(265, 0.9), (265, math.nan), (265, 0.4)], child))
     assert time.monotonic() - began < 60
@@ -197,7 +198,8 @@ def test_a_run_ends_at_the_target_with_all_its_processes(tmp_path: Path) -> None
     assert [row.best for row in run.reports] == [0.9, 0.9, 0.4]
     assert run.epochs_to_target == 3.0
     assert run.seconds_to_target == run.reports[2].seconds > 0
-    assert not [one for one in psutil.Process().children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE]
+    left = set(psutil.Process().children(recursive=True)) - set(before)
+    assert not [one for one in left if one.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_a_run_ends_at_the_cap_at_its_own_end_or_when_it_is_late(tmp_path: Path) -> None:
