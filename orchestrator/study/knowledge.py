@@ -220,7 +220,8 @@ class Knowledge:
 
     def _observations(self, rows: Rows, costs: Array) -> Observations:
         places = np.array([self.trainings[training].place for training in rows.trainings])
-        times = np.log(rows.epochs) / math.log(max(self._epochs, 2))
+        # The end of the budget is 1, also where that is a single epoch.
+        times = np.log(rows.epochs) / math.log(self._epochs) if self._epochs > 1 else np.ones(len(rows))
         return Observations(self._encoding.inputs(places), times, rows.trainings, costs)
 
 
