@@ -19,6 +19,7 @@ from orchestrator.stages.standing import describe as describe_standing
 from orchestrator.stages.sweep import Sweep
 from orchestrator.stages.verdict import describe, judge
 from orchestrator.stages.visits import Visit, make_visits, stage_of, varied
+from orchestrator.tracking.base import SWEEP, stage_key
 from orchestrator.types import Decision, EpochResult, Outcome, Reason, TrialSpec
 from orchestrator.utilisation import Use, Utilisation, added, shares
 
@@ -225,4 +226,6 @@ def skip_stage(sweep: Sweep, name: str, why: str) -> None:
         skipped=why,
     )
     sweep.ledger.finish(name, verdict, text)
+    sweep.tracker.begin(stage_key(name), SWEEP, name, {}, {"kind": "stage", "stage": stage_of(name)})
+    sweep.track_stage_end(name)
     sweep.progress.say(text)
