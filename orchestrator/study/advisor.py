@@ -35,10 +35,13 @@ _GOOD = 1 / 3
 """The sweep's first configuration is kept as the base of a line if no more than this share of all were better
 after its first epochs (search.md: "if it ranks among the best of them after an epoch"; the share is our guess):
 somebody chose it, and one epoch says little of the others."""
+_BESIDE = 2
+"""From so many other trainings under way, the sweep's first configuration is finished beside them, if it is good. On
+two workers that cost at 1 and 2 full trainings about what it brought at 5 (6 instances of benchmarks/search.py)."""
 _COPY = 0.9
-"""Likeness to a running trial from which a place is not proposed. The believed outcome of that trial alone does not
-keep near-copies away, and eight workers filled up with them. Chosen among 0.7 to 0.98 on 6 instances of
-benchmarks/search.py, 8 workers, one seed."""
+"""Likeness to a running trial from which a place is not proposed, nor a stopped trial continued. The believed outcome
+of that trial alone does not keep near-copies away, and eight workers filled up with them. Chosen among 0.7 to 0.98 on
+6 instances of benchmarks/search.py, 8 workers, one seed."""
 
 
 _SHRUNK = 40
@@ -150,7 +153,10 @@ class Advisor:
         if self._closing(left):
             return root == _most_promising(belief, [root, *self._promotable(belief)])
         if not self.any_complete():
-            return root == self._furthest(belief, [root, *self._promotable(belief), *self._running(belief)])
+            beside = [other for other in self._running(belief) if other != root]
+            if len(beside) >= _BESIDE and root == self._good_start():
+                return True
+            return root == self._furthest(belief, [root, *self._promotable(belief), *beside])
         rng = np.random.default_rng(derive_seed(self._seed, "go on", record.number, record.epochs_run))
         others = [other for other in self._promotable(belief) if other != root]
         rivals = [float(self._options(belief, rng).gains.max()), *_gains_of(belief, others)]
@@ -190,10 +196,15 @@ class Advisor:
 
     def _urgent(self, belief: Belief, left: int | None) -> int | None:
         """The training to finish before anything else: the sweep needs a first finished one early, and a
-        stage should not end with its best unfinished."""
+        stage should not end with its best unfinished. Where other workers are on their way to a first finished one,
+        the sweep's first configuration too, if it is good: else all of eight workers train what learns fast at
+        first, and it takes a full training to see that this is not what ends best."""
         stopped = [root for root in self._promotable(belief) if self._affords(root, left)]
         if not self.any_complete():
-            best = self._furthest(belief, [*stopped, *self._running(belief)])
+            running = self._running(belief)
+            best = self._furthest(belief, [*stopped, *running])
+            if best in running and len(running) >= _BESIDE:
+                best = self._good_start()
         elif self._closing(left):
             complete = [root for root in belief.seen if root in self._known.by_state[TrialState.COMPLETE]]
             best = _most_promising(belief, [*stopped, *complete, *self._running(belief)])
@@ -206,6 +217,12 @@ class Advisor:
         ordered = sorted(set(roots), key=lambda root: belief.standing[0][belief.seen[root]])
         best = ordered[: max(_BASES, len(ordered) // 4)]
         return max(best, key=lambda root: self._known.trainings[root].epochs, default=None)
+
+    def _good_start(self) -> int | None:
+        """The sweep's first training, if few others were better after its first epochs; else None."""
+        first = min(self._known.trainings)
+        rank = self._known.rank(first, next_rung(self._focus.rungs, self._base, 0, self._epochs))
+        return first if rank is not None and rank < _GOOD else None
 
     def _running(self, belief: Belief) -> list[int]:
         """Trainings under way that have reported."""
@@ -273,7 +290,7 @@ class Advisor:
     @staticmethod
     def _promised(belief: Belief, places: Array) -> Array:
         """Gains of new configurations that do not fail, shape (rows,)."""
-        return np.where(belief.likeness_to_pending(places) > _COPY, 0.0, _gains(belief, *belief.at_end(places)))
+        return _beside_pending(belief, places, _gains(belief, *belief.at_end(places)))
 
     def _feasibility(self) -> Feasibility | None:
         """Where configurations are feasible; None while nothing failed and no memory was measured."""
@@ -312,11 +329,8 @@ class Advisor:
         belief = self._believe()
         if belief is None:
             return self._encoding.place(self._base)
-        first = min(self._known.trainings)
-        rank = self._known.rank(first, next_rung(self._focus.rungs, self._base, 0, self._epochs))
-        if rank is not None and rank < _GOOD:
-            return self._known.trainings[first].place
-        return np.asarray(_bases(belief)[0])
+        start = self._good_start()
+        return np.asarray(_bases(belief)[0]) if start is None else self._known.trainings[start].place
 
 
 def _order(belief: Belief) -> NDArray[np.int64]:
@@ -338,7 +352,12 @@ def _gains_of(belief: Belief, roots: Sequence[int]) -> Array:
     """Expected improvement of trainings that were seen, shape (roots,)."""
     positions = np.array([belief.seen[root] for root in roots], dtype=np.int64)
     mean, deviation = belief.standing
-    return _gains(belief, mean[positions], deviation[positions])
+    return _beside_pending(belief, belief.places[positions], _gains(belief, mean[positions], deviation[positions]))
+
+
+def _beside_pending(belief: Belief, places: Array, gains: Array) -> Array:
+    """``gains`` at ``places``, but none beside a running trial that tells nearly the same, shape (rows,)."""
+    return np.where(belief.likeness_to_pending(places) > _COPY, 0.0, gains)
 
 
 def _gains(belief: Belief, mean: Array, deviation: Array) -> Array:

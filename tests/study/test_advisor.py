@@ -248,6 +248,43 @@ def test_while_none_is_finished_the_furthest_of_the_promising_goes_on() -> None:
     assert play.advisor.goes_on(replace(further, curve=play.end(further, 9).curve))
 
 
+def test_a_near_copy_of_what_another_worker_trains_is_not_the_next_to_be_continued() -> None:
+    play = Play(replace(ALL, varies=["model.depth"], opens=False))
+    for configuration in ({}, {"model.depth": 3}, {"model.depth": 3, "optimizer.lr": 0.00101}, {"model.depth": 1}):
+        play.end(play.begin(Proposal({**BASE, **configuration})), 1)
+    play.end(play.begin(Proposal({**BASE, "model.depth": 4})), EPOCHS)
+    continued = []
+    while (proposal := play.ask()) is not None:
+        play.begin(proposal)
+        if proposal.parent is not None:
+            continued.append(proposal.parent)
+    assert len(continued) == 4
+    assert continued[0] in (1, 2)
+    assert continued[1] not in (1, 2)
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_beside_the_first_to_be_finished_a_good_first_configuration_goes_on(good: bool) -> None:
+    rates = [0.02 if good else 1e-4, 0.05, 0.04, 0.03, 0.5, 0.7, 1.0, 5e-3, 2e-3, 1e-3, 5e-4, 2e-4]
+    play = Play()
+    for rate in rates:
+        play.end(play.begin(Proposal({**BASE, "optimizer.lr": rate})), 1)
+    first = play.ask()
+    assert first is not None
+    assert first.parent in (1, 2, 3)
+    play.begin(first)
+    other = play.ask()
+    assert other is not None
+    assert other.parent != 0
+    play.begin(replace(other, parent=2))
+    second = play.ask()
+    assert second is not None
+    assert (second.parent == 0) is good
+    if good:
+        record = play.begin(second)
+        assert play.advisor.goes_on(replace(record, curve=play.end(record, 3).curve))
+
+
 def test_a_stage_by_itself_keeps_enough_to_finish_one() -> None:
     play = Play(replace(ALL, closes=True))
     left = 26
