@@ -26,7 +26,9 @@ def test_the_slurm_script_is_sound() -> None:
     script = CLUSTER / "slurm.sh"
     assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
     text = script.read_text()
-    options = set(re.findall(r"(--[a-z-]+)", "\n".join(line for line in text.splitlines() if "--block" in line)))
+    starts = re.findall(r"ray start (.*--block.*)$", text, flags=re.M)
+    assert len(starts) == 2
+    options = set(re.findall(r"(--[a-z-]+)", " ".join(starts)))
     ray = str(Path(sys.executable).with_name("ray"))
     shown = subprocess.run([ray, "start", "--help"], capture_output=True, text=True, check=True).stdout
     assert {option for option in options if option not in shown} == set()
