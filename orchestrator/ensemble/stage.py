@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from orchestrator.ensemble.calibrate import Probabilities, Temperature, expected_error, temperature
+from orchestrator.ensemble.calibrate import AVERAGED, Probabilities, Temperature, expected_error, temperature
 from orchestrator.ensemble.candidates import Candidate, Predictor, averaged, trained
 from orchestrator.ensemble.crossfit import KINDS, Crossed, Way, cross, decide, gap
 from orchestrator.ensemble.greedy import Library, Shares
@@ -69,8 +69,8 @@ def run_ensemble(sweep: Sweep, stage: str) -> EnsembleResult:
     sweep.progress.say(f"[{stage}] {asks} selection among {len(candidates)} networks, {predictor.ran} predicted now")
     choice = _choose(sweep, predictor, candidates)
     ways = {kind: Crossing(choice, predictor, crossed) for kind, crossed in choice.crossed.items()}
-    scaled = _temperature(sweep, choice, ways[choice.kind])
-    value = scaled.value if scaled is not None and scaled.helps and sweep.config.ensemble.temperature else None
+    scaled = _temperature(choice, ways[choice.kind])
+    value = scaled.value if scaled is not None and scaled.kept and sweep.config.ensemble.temperature else None
     ensemble = _record(predictor, choice, value)
     # Noted before it happens: a kill in between must not hide a reading.
     sweep.ledger.note_test_read()
@@ -169,13 +169,14 @@ class Tested:
         return self.judge.task.score(predictions, self.judge.targets)
 
 
-def _temperature(sweep: Sweep, choice: Choice, own: Crossing) -> Temperature | None:
+def _temperature(choice: Choice, own: Crossing) -> Temperature | None:
     """Fitted and judged on predictions by members that the predicted examples did not choose; None for values."""
     judge = choice.judge
     if judge.form == "values":
         return None
     how = Probabilities(judge.targets, judge.form, judge.class_axis or 1)
-    return temperature(how, own.predictions[0], own.parts)
+    usual = AVERAGED if len(choice.shares) > 1 else 1.0
+    return temperature(how, own.predictions[0], own.parts, usual)
 
 
 def _record(predictor: Predictor, choice: Choice, value: float | None) -> Ensemble:
