@@ -54,8 +54,20 @@ class Choice:
         return self.chosen[self.kind]
 
 
-def run_ensemble(sweep: Sweep, stage: str) -> EnsembleResult:
-    """Choose members on validation, compare with the references there (cross-fitted) and on test.
+@dataclass(frozen=True)
+class Chosen:
+    """An ensemble that is chosen, and kept, and not yet judged on test."""
+
+    choice: Choice
+    ways: Mapping[Kind, "Crossing"]
+    scaled: Temperature | None
+    ensemble: Ensemble
+    ran: int
+    """Networks whose predictions were not known before."""
+
+
+def choose_ensemble(sweep: Sweep, stage: str) -> Chosen:
+    """Choose members on validation, compare with the references there (cross-fitted), and keep the ensemble.
 
     Raises:
         NoFeasibleTrialError: the sweep has no checkpoint.
@@ -72,12 +84,20 @@ def run_ensemble(sweep: Sweep, stage: str) -> EnsembleResult:
     scaled = _temperature(choice, ways[choice.kind])
     value = scaled.value if scaled is not None and scaled.kept and sweep.config.ensemble.temperature else None
     ensemble = _record(predictor, choice, value)
+    ensemble.save(sweep.folder)
+    return Chosen(choice, ways, scaled, ensemble, predictor.ran)
+
+
+def judge_ensemble(sweep: Sweep, chosen: Chosen) -> EnsembleResult:
+    """Read the test split, and say how good the ensemble and its references are there.
+
+    Raises:
+        StorageError: predictions cannot be written.
+    """
     # Noted before it happens: a kill in between must not hide a reading.
     sweep.ledger.note_test_read()
-    tested = Tested(choice, Predictor(sweep, "test"))
-    result = _result(sweep, choice, ensemble, (ways, scaled), tested, ran=predictor.ran)
-    ensemble.save(sweep.folder)
-    return result
+    tested = Tested(chosen.choice, Predictor(sweep, "test"))
+    return _result(chosen, tested)
 
 
 def _known(sweep: Sweep, predictor: Predictor) -> list[Candidate]:
@@ -195,16 +215,8 @@ def _record(predictor: Predictor, choice: Choice, value: float | None) -> Ensemb
     )
 
 
-def _result(
-    sweep: Sweep,
-    choice: Choice,
-    ensemble: Ensemble,
-    found: tuple[Mapping[Kind, Crossing], Temperature | None],
-    tested: Tested,
-    *,
-    ran: int,
-) -> EnsembleResult:
-    ways, scaled = found
+def _result(chosen: Chosen, tested: Tested) -> EnsembleResult:
+    choice, ways, ensemble = chosen.choice, chosen.ways, chosen.ensemble
     judge, axis = choice.judge, ensemble.class_axis
 
     def change(values: Tensor) -> Tensor:
@@ -224,7 +236,7 @@ def _result(
         weights=ensemble.weights,
         members=[asdict(member) for member in ensemble.members],
         candidates=len(choice.candidates),
-        ran=ran,
+        ran=chosen.ran,
         averages=[candidate.name for candidate in choice.candidates if not candidate.plain],
         objective=judge.recognised.form.name,
         single=choice.candidates[next(iter(choice.chosen[SINGLE]))].record.number,
@@ -242,7 +254,7 @@ def _result(
         ways={kind: _way(choice, kind, ways) for kind in KINDS},
         growth=_growth(choice, tested),
         knee=_knee(choice),
-        calibration=_calibration(choice, ways, scaled, used=ensemble.temperature is not None),
+        calibration=_calibration(choice, ways, chosen.scaled, used=ensemble.temperature is not None),
     )
 
 
