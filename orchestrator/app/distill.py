@@ -105,7 +105,7 @@ def distill(
         f"[{name}] {settings.asks} taught by the ensemble, with the configuration of trial {best.number}"
         + "".join(f", {key} {value}" for key, value in settings.model.items())
     )
-    teacher = write_teacher(sweep, sweep.folder, settings.mixtures)
+    teacher = write_teacher(sweep, sweep.folder)
     plan = make_plan(_student_config(sweep, name, best.configuration, teacher))
     with open_sweep(plan, sweep.progress) as student:
         runner = make_runner(plan.config)

@@ -105,8 +105,6 @@ class StageConfig:
     """Seconds after which no new trial starts and running ones end; null: none."""
     seeds: int = Field(default=3, ge=2)
     """Distill stage: trainings with and without the teacher, with the same seeds."""
-    mixtures: int = Field(default=8, ge=0)
-    """Distill stage: mixtures of each training input that the teacher is asked about too; 0: none."""
     model: Mapping[str, Value] = Field(default_factory=dict)
     """Distill stage: arguments of the student's model in place of the winner's, for a smaller network."""
 

@@ -5,7 +5,7 @@ Hinton et al. 2015, "Distilling the knowledge in a neural network" (arXiv 1503.0
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from numpy.lib.format import open_memmap
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from orchestrator.config.hyperparameters import from_flat
 from orchestrator.ensemble.record import digest_of, load_ensemble, save_weights
@@ -25,9 +24,8 @@ from orchestrator.progress import table
 from orchestrator.stages.sweep import Sweep
 from orchestrator.tasks.base import Task
 from orchestrator.tasks.loading import load_once
-from orchestrator.training.data import in_sequence, load, size
+from orchestrator.training.data import in_sequence, size
 from orchestrator.training.loop import pick_device, predict
-from orchestrator.training.teacher import Recipe
 from orchestrator.types import Configuration, Direction, Value
 
 STUDENT_FILE = "student.json"
@@ -81,15 +79,12 @@ def check_can_distill(sweep: Sweep) -> None:
 
 
 @torch.inference_mode()
-def write_teacher(sweep: Sweep, folder: Path, copies: int) -> Path:
-    """The ensemble's predictions of the training split as a float32 array file, written batch by batch, once; then
-    those of ``copies`` mixtures of each example (see :mod:`orchestrator.training.teacher`), where inputs are real
-    numbers."""
+def write_teacher(sweep: Sweep, folder: Path) -> Path:
+    """The ensemble's predictions of the training split as a float32 array file, written batch by batch, once."""
     ensemble = load_ensemble(sweep.folder)
     path = folder / TEACHER_FILE
     mark = path.with_suffix(".json")
-    members = [[member.name, member.digest, member.share] for member in ensemble.members]
-    known = [*members, ensemble.temperature, copies]
+    known = [[member.name, member.digest, member.share] for member in ensemble.members] + [ensemble.temperature]
     if path.exists() and mark.exists() and json.loads(mark.read_text(encoding="utf-8")) == known:
         return path
     task, splits = load_once(sweep.config.task)
@@ -97,30 +92,18 @@ def write_teacher(sweep: Sweep, folder: Path, copies: int) -> Path:
     device = pick_device(sweep.config.trainer)
     networks = [member.network(task, sweep.folder).to(device) for member in ensemble.members]
     total, done = size(splits.train), 0
-    if not next(in_sequence(splits.train, 2, 0))[0].is_floating_point():
-        copies = 0
     with replacing(path) as aside:
         stored: Any = None
-        for inputs in _taught(splits.train, copies, sweep.config.trainer.eval_batch_size):
+        for inputs, _ in in_sequence(splits.train, sweep.config.trainer.eval_batch_size, 0):
             parts = [task.predictions(network(inputs.to(device)).float()).cpu() for network in networks]
             combined = ensemble.combine(parts)
             if stored is None:
-                stored = open_memmap(aside, "w+", "float32", (total * (1 + copies), *combined.shape[1:]))
+                stored = open_memmap(aside, "w+", "float32", (total, *combined.shape[1:]))
             stored[done : done + len(combined)] = combined.numpy()
             done += len(combined)
         stored.flush()
     write_json(mark, known)
     return path
-
-
-def _taught(train: Dataset[Any], copies: int, batch_size: int) -> Iterator[Tensor]:
-    """The inputs that the teacher is asked about, batch by batch."""
-    yield from (inputs for inputs, _ in in_sequence(train, batch_size, 0))
-    rows = list(torch.split(torch.arange(size(train)), batch_size))
-    for copy in range(copies):
-        recipe = Recipe(size(train), copy)
-        pairs = zip(rows, load(train, rows, 0), load(train, [recipe.partners[own] for own in rows], 0), strict=True)
-        yield from (recipe.mix(inputs, others, own) for own, (inputs, _), (others, _) in pairs)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -138,10 +137,9 @@ class Loop:
         limit = self.hp.optimizer.clip_norm
         shares = [self.group.share(indices) for indices in order]
         batches = load(self.splits.train, shares, self.config.data_workers)
-        others = self._partners(shares)
-        for indices, share, batch, other in zip(order, shares, batches, others, strict=True):
+        for indices, share, batch in zip(order, shares, batches, strict=True):
             rate = self._set_learning_rate()
-            loss = self._backward(self._to_device(batch), share, len(indices), other)
+            loss = self._backward(self._to_device(batch), share, len(indices))
             norm = self._update()
             total_norm += norm
             clipped += 0 < limit < norm
@@ -152,38 +150,29 @@ class Loop:
         figures = {"loss": total_loss / seen, "grad_norm": total_norm / len(order), "lr": rate}
         return figures | ({"clipped": clipped / len(order)} if limit else {})
 
-    def _partners(self, shares: list[Tensor]) -> Iterator[Any]:
-        """Inputs that each batch is mixed with, where a teacher knows the mixtures."""
-        if self.teacher is None:
-            return repeat(None, len(shares))
-        return self.teacher.mixtures(self.splits.train, shares, self.epoch, self.config.data_workers)
-
     def _set_learning_rate(self) -> float:
         rate = self.hp.optimizer.lr * multiplier(self.hp.schedule, self.step, self.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         return rate
 
-    def _backward(self, batch: Batch, indices: Tensor, examples: int, others: Tensor | None) -> float:
+    def _backward(self, batch: Batch, indices: Tensor, examples: int) -> float:
         """Accumulate the gradient of the mean loss of the batch of ``examples``, of which ``batch`` is this rank's
-        share, the examples ``indices``, and ``others`` what they are mixed with; returns that loss."""
+        share, the examples ``indices``; returns that loss."""
         inputs, targets = batch
-        mixed = None if self.teacher is None else self.teacher.blend(inputs, others, indices, self.epoch)
         if self.hp.data.augmentation > 0:
             inputs, targets = self.task.augment(inputs, targets, self.hp.data.augmentation)
         group, alone = self.group, self.group.size == 1
         parts = group.passes(len(inputs), examples, self.config.microbatch_size or examples)
         self.optimizer.zero_grad()
         total = 0.0
-        pieces = [torch.split(values, parts) for values in (inputs, targets, indices)]
-        blends = repeat(None, len(parts)) if mixed is None else torch.split(mixed, parts)
-        for some_inputs, some_targets, rows, blend in zip(*pieces, blends, strict=True):
+        pieces = zip(*(torch.split(values, parts) for values in (inputs, targets, indices)), strict=True)
+        for some_inputs, some_targets, rows in pieces:
             with self._autocast():
                 outputs = self.model(some_inputs)
                 loss = self.task.loss(outputs, some_targets, self.hp.loss.label_smoothing)
                 if self.teacher is not None:
-                    between = None if blend is None else self.model(blend)
-                    loss = self.teacher.mix(self.task, loss, outputs, rows, between, self.epoch)
+                    loss = self.teacher.mix(self.task, loss, outputs, rows)
             value = loss.item()
             if alone:
                 self._refuse_non_finite(value)

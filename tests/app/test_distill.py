@@ -17,7 +17,6 @@ from orchestrator.serving.model import Model
 from orchestrator.tasks.digits import DigitsMLP
 from orchestrator.training import checkpoint
 from orchestrator.training.loop import predict
-from orchestrator.training.teacher import Recipe
 
 SMALL = ["task=digits_mlp", "runner=inline", "tracking=none", "trainer.epochs=2", "sampler=random", "n_trials=2"]
 FOLDER, STUDENT = Path("sweeps/digits_mlp-seed0"), Path("sweeps/digits_mlp-seed0.student")
@@ -32,7 +31,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_student_is_tuned_trained_in_pairs_and_shipped(capsys: pytest.CaptureFixture[str]) -> None:
     smaller = "+stages.distill.model.width=8"
-    words = [*SMALL, "stages.distill.seeds=2", "stages.distill.mixtures=3", smaller]
+    words = [*SMALL, "stages.distill.seeds=2", smaller]
     assert main(["stage=all", "recipe.order=[lr,ensemble,distill]", *words]) == 0
     output = capsys.readouterr().out
     assert re.search(r"the teacher brings .* \(standard error .*distill\.temperature .*distill\.weight", output)
@@ -68,15 +67,7 @@ def test_a_student_is_tuned_trained_in_pairs_and_shipped(capsys: pytest.CaptureF
     inputs = splits.train.tensors[0]  # type: ignore[attr-defined]
     with torch.inference_mode():
         each = [task.predictions(member.network(task, FOLDER)(inputs)) for member in ensemble.members]
-    known = np.load(FOLDER / "teacher.npy")
-    assert np.allclose(known[: len(inputs)], ensemble.combine(each).numpy(), atol=1e-5)
-    # Then of mixtures, three of each example.
-    assert len(known) == 4 * len(inputs)
-    recipe, every = Recipe(len(inputs), 2), torch.arange(len(inputs))
-    mixed = recipe.mix(inputs, inputs[recipe.partners], every)
-    with torch.inference_mode():
-        each = [task.predictions(member.network(task, FOLDER)(mixed)) for member in ensemble.members]
-    assert np.allclose(known[3 * len(inputs) :], ensemble.combine(each).numpy(), atol=1e-5)
+    assert np.allclose(np.load(FOLDER / "teacher.npy"), ensemble.combine(each).numpy(), atol=1e-5)
 
     # Shipped, as a program too.
     interface = task.interface()
@@ -107,9 +98,9 @@ def test_a_student_is_tuned_trained_in_pairs_and_shipped(capsys: pytest.CaptureF
     assert f"<td>{size:,}</td>" in shown
     lines = re.search(r"(from orchestrator\.serving[^<]*models/student[^<]*)", shown)
     assert lines is not None
-    names = {"inputs": interface.example.numpy()}
-    exec(lines[1], names)
-    assert np.array_equal(names["predictions"], shipped)
+    known = {"inputs": interface.example.numpy()}
+    exec(lines[1], known)
+    assert np.array_equal(known["predictions"], shipped)
 
 
 def test_a_student_that_the_task_cannot_build_is_refused_before_anything_is_trained(
