@@ -16,7 +16,7 @@ os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
 
 import ray
 from ray.air.execution import FixedResourceManager, PlacementGroupResourceManager
-from ray.exceptions import OutOfMemoryError, RuntimeEnvSetupError
+from ray.exceptions import OutOfMemoryError, RayActorError, RuntimeEnvSetupError
 from ray.tune import PlacementGroupFactory
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
@@ -25,9 +25,11 @@ from ray.tune.search.search_algorithm import SearchAlgorithm
 
 from orchestrator.errors import ConfigError
 from orchestrator.importing import one_line
+from orchestrator.process import KILLED_FOR_MEMORY
 from orchestrator.runners.base import Controller
 from orchestrator.runners.bridge import Bridge
-from orchestrator.runners.cluster import Need, Plan
+from orchestrator.runners.cluster import Need, Plan, alive
+from orchestrator.runners.kills import KernelKills
 from orchestrator.runners.limits import Clock
 from orchestrator.runners.packing import Packing
 from orchestrator.runners.ranks import RankedWorker
@@ -182,6 +184,7 @@ class _Loop(TuneController):  # type: ignore[misc]
             ),
         )
         self._looked = -LOOK_S
+        self._kills = KernelKills()
         self._bridge = bridge
         self._clocks: dict[Trial, Clock] = {}
         self._calls: list[_Call] = []
@@ -197,6 +200,7 @@ class _Loop(TuneController):  # type: ignore[misc]
             return
         workers = self._plan.workers
         self._looked = time.monotonic()
+        self._kills.follow(list(alive()))
         if workers < self._bridge.workers:
             self._end_free(lambda request, actor: _lost(actor))
         self._bridge.workers = workers
@@ -355,6 +359,8 @@ class _Loop(TuneController):  # type: ignore[misc]
         if isinstance(exception, OutOfMemoryError):
             detail = "Ray killed its worker: the node is low on memory"
             self._bridge.ended(trial.trial_id, Outcome(End.FAILED, Reason.HOST_OUT_OF_MEMORY, detail))
+        if isinstance(exception, RayActorError) and exception.actor_id and self._kills.of(exception.actor_id):
+            self._bridge.ended(trial.trial_id, KILLED_FOR_MEMORY)
         self._search_alg.on_trial_complete(trial.trial_id, error=True)
         self._schedule_trial_stop(trial, exception=exception)
         self._live_trials.discard(trial)

@@ -14,6 +14,7 @@ from runner_programs import Play, notes
 from orchestrator.config.hyperparameters import Hyperparameters, OptimizerConfig
 from orchestrator.config.schema import TaskConfig, TrainerConfig
 from orchestrator.errors import StorageError
+from orchestrator.process import killed_for_memory
 from orchestrator.runners.base import Runner
 from orchestrator.runners.inline import InlineRunner
 from orchestrator.runners.simulation import SimulationRunner
@@ -187,6 +188,21 @@ def test_what_cannot_be_made_durable_is_not_acted_on(first: bool, runner: Runner
         note for number in trained for note in (f"began {number} epoch 1", f"closed {number} after epoch 1")
     )
     assert recorder.outcomes == {}
+
+
+def test_a_worker_that_the_kernel_killed_for_memory_is_named_so(
+    processes: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that somebody else killed is not."""
+    counter = tmp_path / "vmstat"
+    counter.write_text(f"oom_kill {killed_for_memory()}\n")
+    monkeypatch.setattr("orchestrator.process.OOM_COUNTERS", (counter,))
+    reasons = []
+    for do in ("killed", "starved", "killed"):
+        recorder = Recorder(trials(tmp_path, do))
+        processes.run(Play(), recorder)
+        reasons.append(recorder.outcomes[0].reason)
+    assert reasons == [Reason.WORKER_DIED, Reason.HOST_OUT_OF_MEMORY, Reason.WORKER_DIED]
 
 
 def test_nothing_to_do_ends_at_once(runner: Runner, tmp_path: Path) -> None:
