@@ -41,7 +41,7 @@ STRANGERS = [
 DOORS = {
     "hydra": ["config.entry"],
     "omegaconf": ["config.entry", "config.compose"],
-    "ray": ["runners.cluster", "runners.ranks", "runners.ray", "runners.tune"],
+    "ray": ["runners.cluster", "runners.kills", "runners.ranks", "runners.ray", "runners.tune"],
     "mlflow": [
         "serving.mlflow_model",
         "tracking.mlflow",
