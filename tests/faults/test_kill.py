@@ -134,7 +134,14 @@ def test_ctrl_c_and_preemption_end_in_good_order_and_go_on(tmp_path: Path, undis
 
 
 def test_one_ray_worker_gives_the_trials_of_the_local_runner(tmp_path: Path, undisturbed: Path) -> None:
-    finish(tmp_path, "runner=ray", "runner.workers=1", "tracking=none")
+    """Also where Ctrl-C has come between: to every process, Ray's own among them, as a terminal sends it."""
+    words = ("runner=ray", "runner.workers=1", "tracking=none")
+    code, output = kill_after(tmp_path, 4, signal.SIGINT, *words)
+    assert code == 130, output
+    assert "the same command goes on from here" in output
+    assert "Traceback" not in output
+    finish(tmp_path, *words)
+    check(tmp_path, undisturbed)
     assert differences(sweep(tmp_path), sweep(undisturbed)) == []
 
 
