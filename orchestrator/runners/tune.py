@@ -1,7 +1,7 @@
 """Ray Tune, driven by a controller of ours: Tune places and runs trials, and decides nothing.
 
-Two adapters hand Tune our decisions: a ``SearchAlgorithm`` (ask, tell) and a ``TrialScheduler`` (report). ``_Loop`` is
-Tune's own event loop without what it would write, print or keep: files and a snapshot of the experiment, tables,
+Two adapters hand Tune our decisions: a ``SearchAlgorithm`` (ask, tell) and a ``TrialScheduler`` (report). ``_Loop``
+is Tune's own event loop without what it would write, print or keep: files and a snapshot of the experiment, tables,
 every trial that ever ran. ``benchmarks/overhead.py`` compares the two.
 """
 
