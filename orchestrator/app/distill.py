@@ -108,7 +108,7 @@ def distill(
     teacher = write_teacher(sweep, sweep.folder)
     plan = make_plan(_student_config(sweep, name, best.configuration, teacher))
     with open_sweep(plan, sweep.progress) as student:
-        runner = make_runner(plan.config)
+        runner = make_runner(plan.config, sweep.progress, stopping)
         try:
             _tune(student, runner, stopping)
             tuned = student.best

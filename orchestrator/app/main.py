@@ -185,7 +185,7 @@ def _train(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> None
             sweep.progress.say(f"[{name}] finished before; skipped")
         return
     began = time.monotonic()
-    runner = make_runner(sweep.config)
+    runner = make_runner(sweep.config, sweep.progress, stopping)
     try:
         limit_batch_size(sweep, runner)
         usage = Utilisation(runner.workers, began=began)

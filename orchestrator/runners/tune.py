@@ -1,9 +1,8 @@
 """Ray Tune, driven by a controller of ours: Tune places and runs trials, and decides nothing.
 
-Two adapters hand Tune our decisions: a ``SearchAlgorithm`` (ask, tell) and a ``TrialScheduler``
-(report). ``_Loop`` is Tune's own event loop without what it would write, print or keep: files and a
-snapshot of the experiment, tables, every trial that ever ran. ``benchmarks/overhead.py`` compares the
-two.
+Two adapters hand Tune our decisions: a ``SearchAlgorithm`` (ask, tell) and a ``TrialScheduler`` (report). ``_Loop``
+is Tune's own event loop without what it would write, print or keep: files and a snapshot of the experiment, tables,
+every trial that ever ran. ``benchmarks/overhead.py`` compares the two.
 """
 
 import os
@@ -33,18 +32,17 @@ from orchestrator.runners.kills import KernelKills
 from orchestrator.runners.limits import Clock
 from orchestrator.runners.packing import Packing
 from orchestrator.runners.ranks import RankedWorker
+from orchestrator.runners.room import LOOK_S, Room
 from orchestrator.runners.worker import TrialWorker
 from orchestrator.types import End, Outcome, Reason, TrialSpec, Work
 
 MOST_WORKERS = 1_000_000
 """Free workers that are kept: all."""
-LOOK_S = 1.0
-"""Seconds between two looks at which nodes are up."""
 BATCH_S = 0.02
 """Seconds for which answers are collected before they are made durable and acted on: a few times what that costs."""
 
 
-def run_trials(program: bytes, path: list[str], controller: Controller, plan: Plan) -> None:
+def run_trials(program: bytes, path: list[str], controller: Controller, plan: Plan, room: Room) -> None:
     """Run trials until ``controller`` has none and all are told.
 
     Args:
@@ -52,13 +50,16 @@ def run_trials(program: bytes, path: list[str], controller: Controller, plan: Pl
         path: the driver's ``sys.path``.
         controller: what decides.
         plan: how many trials fit, and what each gets; asked again and again.
+        room: for how long none may fit.
+
+    Raises what :meth:`~orchestrator.runners.room.Room.wait` does.
     """
     packing = Packing(controller, plan.footprints) if plan.packs else None
     bridge = Bridge(packing or controller)
     loop = _Loop(bridge, plan, packing, {"program": program, "path": path})
     try:
         while not loop.is_finished():
-            loop.follow_nodes()
+            loop.follow_nodes(room)
             loop.step()
             loop.take_in_more()
             loop.end_overdue()
@@ -194,11 +195,12 @@ class _Loop(TuneController):  # type: ignore[misc]
         # A free worker is kept for the next trial, also while a stage waits for its last one.
         self._actor_cache.increase_max(self._next, MOST_WORKERS)
 
-    def follow_nodes(self) -> None:
+    def follow_nodes(self, room: Room) -> None:
         """Use as many workers as fit on the nodes that are up, and none that is gone."""
         if time.monotonic() - self._looked < LOOK_S:
             return
         workers = self._plan.workers
+        room.fits(workers)
         self._looked = time.monotonic()
         self._kills.follow(list(alive()))
         if workers < self._bridge.workers:
