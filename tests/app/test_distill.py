@@ -13,6 +13,7 @@ import torch
 from orchestrator.app.main import main
 from orchestrator.config.schema import TrainerConfig
 from orchestrator.ensemble.record import load_ensemble
+from orchestrator.errors import InterruptedSweepError
 from orchestrator.serving.model import Model
 from orchestrator.tasks.digits import DigitsMLP
 from orchestrator.training import checkpoint
@@ -29,9 +30,21 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "argv", ["run.py"])
 
 
-def test_a_student_is_tuned_trained_in_pairs_and_shipped(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_student_is_tuned_trained_in_pairs_and_shipped(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     smaller = "+stages.distill.model.width=8"
     words = [*SMALL, "stages.distill.seeds=2", smaller]
+
+    def interrupted(*_: object) -> None:
+        raise InterruptedSweepError("interrupted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("orchestrator.app.main.distill", interrupted)
+        assert main(["stage=all", "recipe.order=[lr,ensemble,distill]", *words]) == 130
+    ledger = json.loads((FOLDER / "ledger.json").read_text())
+    assert (list(ledger["stages"]), ledger["test_reads"]) == (["lr"], []), "the test split waits for the student"
+
     assert main(["stage=all", "recipe.order=[lr,ensemble,distill]", *words]) == 0
     output = capsys.readouterr().out
     assert re.search(r"the teacher brings .* \(standard error .*distill\.temperature .*distill\.weight", output)
