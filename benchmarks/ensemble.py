@@ -1,9 +1,8 @@
 """What ensembles and finalists are worth, and what they cost.
 
-    python benchmarks/ensemble.py pipeline     # ensemble, single best and uniform average on test: 4 tasks, 5 seeds
+    python benchmarks/ensemble.py pipeline     # ensemble, single best, uniform average, student: 4 tasks, 5 seeds
     python benchmarks/ensemble.py speed        # greedy selection: seconds and peak memory
     python benchmarks/ensemble.py finalists    # is the finalists' winner the best of them on test? 4 tasks, 5 seeds
-    python benchmarks/ensemble.py distill      # does a student do what the ensemble does, on test? 4 tasks, 5 seeds
 
 Each subcommand is a module of ``ensemble_parts/`` with ``add_arguments(parser)`` and ``run(words)``.
 See README.md beside this file.
@@ -13,10 +12,9 @@ import argparse
 from importlib import import_module
 
 PARTS = {
-    "pipeline": "ensemble against single best and uniform average on test, after the whole recipe",
+    "pipeline": "ensemble against single best, uniform average and student on test, after the whole recipe",
     "speed": "seconds and peak memory of selecting from many candidates",
     "finalists": "how much the finalists' winner loses, on test, to the best of the finalists",
-    "distill": "how much of the ensemble's gain a student has, on test, beside the network without a teacher",
 }
 """Subcommand (a module of ``ensemble_parts/``) to what it measures."""
 

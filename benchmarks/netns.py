@@ -1,9 +1,11 @@
-"""Two hosts with addresses of their own, their cable pulled and put back: python benchmarks/netns.py (as root).
+"""Two hosts with addresses of their own, their cable pulled and put back: python benchmarks/netns.py [ranks] (root).
 
 Two network namespaces on one machine stand for two hosts, a pair of virtual devices for the cable. Ray's head and
 the command are in the first, with two CPUs; a node with two more is in the second. In the middle of a sweep the cable
 is pulled for longer than Ray's health checks wait, and put back; a node is started there again, as a cluster's
 manager would. Prints what was placed where, and whether anything was lost or doubled. Not part of CI: it needs root.
+
+With ``ranks`` each host has one CPU, and each trial two ranks, one on each: the cable is cut under a trial.
 """
 
 import json
@@ -25,20 +27,34 @@ from killed_sweeps import trials  # noqa: E402
 HEAD, NODE = "10.213.7.1", "10.213.7.2"
 """Inside the namespaces only."""
 TOKEN = secrets.token_hex(32)
-TRIALS, EPOCHS, EPOCH_S = 16, 12, 1.0
+RANKS = "ranks" in sys.argv[1:]
+TRIALS, EPOCHS, EPOCH_S = (3, 12, 1.0) if RANKS else (16, 12, 1.0)
 TASK = f"""
-import json, os, socket, subprocess, time
+import json, subprocess, time
+import torch.distributed as dist
 from orchestrator.tasks.tabular import BreastCancer
 
 class Placed(BreastCancer):
+    noted = 0.0
+
+    def note(self, rank):
+        self.noted = time.time()
+        here = subprocess.run(["hostname", "-I"], capture_output=True, text=True).stdout.strip()
+        with open("{{log}}", "a") as file:
+            file.write(json.dumps({{{{"host": here, "rank": rank, "at": self.noted}}}}) + chr(10))
+
     def score(self, predictions, targets):
         import ray
         if ray.is_initialized():
             time.sleep({EPOCH_S})
-            here = subprocess.run(["hostname", "-I"], capture_output=True, text=True).stdout.strip()
-            with open("{{log}}", "a") as file:
-                file.write(json.dumps({{{{"host": here, "at": time.time()}}}}) + chr(10))
+            self.note(0)
         return super().score(predictions, targets)
+
+    def loss(self, outputs, targets, label_smoothing=0.0):
+        # The other rank is at its first step of an epoch where it waited for the first to score.
+        if dist.is_initialized() and dist.get_rank() and time.time() > self.noted + {EPOCH_S}:
+            self.note(1)
+        return super().loss(outputs, targets, label_smoothing)
 """
 
 
@@ -87,7 +103,7 @@ def _do(*words: str) -> str:
 
 def ray_node(hosts: Hosts, host: int, folder: Path) -> subprocess.Popen[str]:
     """A node of Ray with two CPUs that ends with its process."""
-    ray = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=2"]
+    ray = [str(Path(sys.executable).with_name("ray")), "start", "--block", f"--num-cpus={1 if RANKS else 2}"]
     memory = "--object-store-memory=100000000"
     where = (
         ["--head", "--port=6379", "--include-dashboard=false", f"--node-ip-address={HEAD}", f"--temp-dir={folder}/r0"]
@@ -111,11 +127,11 @@ def main() -> int:
     def say(text: str) -> None:
         print(f"{time.monotonic() - began:6.1f} s  {text}", flush=True)
 
-    def epochs(after: float = 0.0) -> Counter[str]:
+    def epochs(after: float = 0.0, rank: int | None = None) -> Counter[str]:
         noted = [json.loads(line) for line in log.read_text().splitlines()]
-        return Counter(entry["host"] for entry in noted if entry["at"] > after)
+        return Counter(entry["host"] for entry in noted if entry["at"] > after and rank in (None, entry["rank"]))
 
-    def wait(text: str, holds: object, seconds: float = 120.0) -> None:
+    def wait(text: str, holds: object, seconds: float = 360.0) -> None:
         deadline = time.monotonic() + seconds
         while not holds():  # type: ignore[operator]
             if time.monotonic() > deadline or command.poll() is not None:
@@ -136,6 +152,7 @@ def main() -> int:
             *("stage=lr", "task=custom", "task.name=placed", "task._target_=placed.Placed", "tracking=none"),
             *("sampler=random", "pruner=none", f"n_trials={TRIALS}", f"trainer.epochs={EPOCHS}", "recipe.repeats=0"),
             *("trainer.checkpoint_epochs=1", f"runner.address={HEAD}:6379"),
+            *(["trainer.workers=2", "runner.cpus_per_trial=2"] if RANKS else []),
         ]
         with (folder / "command.log").open("w") as out:
             command = hosts.start(
@@ -151,13 +168,13 @@ def main() -> int:
         time.sleep(3)
         ray_node(hosts, 1, folder)
         wait("the host is used again", lambda: epochs(restored + 3)[NODE] > 0)
-        code = command.wait(300)
+        code = command.wait(480)
         say(f"the command has ended with exit code {code}")
         stored = trials(project / "sweeps" / "placed-seed0")
         whole = [sorted(trial["curve"]) == list(range(1, EPOCHS + 1)) for trial in stored]
         states = Counter(trial["state"] for trial in stored)
         print((folder / "command.log").read_text())
-        extra = sum(epochs().values()) - TRIALS * EPOCHS
+        extra = sum(epochs(rank=0).values()) - TRIALS * EPOCHS
         print(f"trials {dict(states)}, whole curves {sum(whole)} of {TRIALS}, epochs by host {dict(epochs())}")
         print(f"epochs trained again: {extra}")
         return 0 if code == 0 and states == {"COMPLETE": TRIALS} and all(whole) else 1

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing import Pipe
 from pathlib import Path
@@ -16,6 +16,8 @@ from orchestrator.types import End, Outcome, Reason
 
 OOM_COUNTERS = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"))
 """Where Linux counts the processes that it killed for want of memory: the machine's, and the container's."""
+KILLED_FOR_MEMORY = Outcome(End.FAILED, Reason.HOST_OUT_OF_MEMORY, "the kernel killed the worker: no memory was left")
+"""How the trial ended whose worker they count."""
 CLOSE_S = 5.0
 """Seconds that an idle worker has to end by itself: our guess."""
 
@@ -76,15 +78,15 @@ class WorkerProcess:
         """What its death means for its trial; waits for it."""
         code = self._process.wait()
         if code == -signal.SIGKILL and killed_for_memory() > self._killed_before:
-            return Outcome(End.FAILED, Reason.HOST_OUT_OF_MEMORY, "the kernel killed the worker: no memory was left")
+            return KILLED_FOR_MEMORY
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         return Outcome(End.FAILED, Reason.WORKER_DIED, f"its worker process {self._process.pid} {how}")
 
 
-def killed_for_memory(counters: Sequence[Path] = OOM_COUNTERS) -> int:
+def killed_for_memory() -> int:
     """How many processes the kernel has killed for want of memory, by every counter that can be read."""
     total = 0
-    for path in counters:
+    for path in OOM_COUNTERS:
         try:
             lines = path.read_text(encoding="ascii").splitlines()
         except OSError:

@@ -41,7 +41,14 @@ STRANGERS = [
 DOORS = {
     "hydra": ["config.entry"],
     "omegaconf": ["config.entry", "config.compose"],
-    "ray": ["runners.cluster", "runners.ranks", "runners.ray", "runners.tune"],
+    "ray": [
+        "runners.cluster",
+        "runners.kills",
+        "runners.ranks",
+        "runners.ray",
+        "runners.room",
+        "runners.tune",
+    ],
     "mlflow": [
         "serving.mlflow_model",
         "tracking.mlflow",

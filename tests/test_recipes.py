@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
 from orchestrator import compose
 from orchestrator.runners.cluster import Need, places
@@ -26,7 +27,9 @@ def test_the_slurm_script_is_sound() -> None:
     script = CLUSTER / "slurm.sh"
     assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
     text = script.read_text()
-    options = set(re.findall(r"(--[a-z-]+)", "\n".join(line for line in text.splitlines() if "--block" in line)))
+    starts = re.findall(r"ray start (.*--block.*)$", text, flags=re.M)
+    assert len(starts) == 2
+    options = set(re.findall(r"(--[a-z-]+)", " ".join(starts)))
     ray = str(Path(sys.executable).with_name("ray"))
     shown = subprocess.run([ray, "start", "--help"], capture_output=True, text=True, check=True).stdout
     assert {option for option in options if option not in shown} == set()
@@ -46,3 +49,17 @@ def test_the_kubernetes_manifest_runs_a_command_that_composes() -> None:
     head = manifest["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
     mounted = [mount["mountPath"] for mount in head["containers"][0]["volumeMounts"]]
     assert mounted == [config.sweep.dir]
+
+
+def test_the_autoscaler_of_the_kubernetes_manifest_can_make_room_for_all_trials() -> None:
+    """Ray itself reads from the manifest what each pod gives."""
+    manifest = yaml.safe_load((CLUSTER / "rayjob.yaml").read_text())
+    cluster = manifest["spec"]["rayClusterSpec"]
+    assert f"ray=={cluster['rayVersion']}" in (ROOT / "constraints.txt").read_text().splitlines()
+    assert cluster["enableInTreeAutoscaling"]
+    named = {"metadata": {"name": "orchestrator", "namespace": "default"}, "spec": cluster}
+    types = _derive_autoscaling_config_from_ray_cr(named)["available_node_types"]
+    runner = compose(manifest["spec"]["entrypoint"].split()[2:]).runner
+    room = {name: places(kind["resources"], Need.of(runner, 1)) for name, kind in types.items()}
+    assert room == {"headgroup": 0, "gpus": 1}
+    assert types["gpus"]["max_workers"] == runner.workers

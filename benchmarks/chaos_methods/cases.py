@@ -45,7 +45,8 @@ class Case:
     tracking: str
     """none, sqlite, server."""
     kills: Sequence[tuple[float, str]]
-    """Share of the undisturbed run's time after the start of the driver or the kill before; who is killed."""
+    """Share of the undisturbed run, of its time or of its epochs, whichever comes first, after the start of the
+    driver or the kill before; who is killed."""
 
     @property
     def exact(self) -> bool:
@@ -96,13 +97,18 @@ def undisturbed(case: Case, folder: Path) -> tuple[Path, float]:
     return own / f"chaos-seed{case.seed}", float(done.read_text())
 
 
+def trained(folder: Path) -> int:
+    """How many epochs were really trained for the sweep in ``folder``."""
+    return sum(path.stat().st_size for path in (folder / "counts").iterdir())
+
+
 def disturb(case: Case, folder: Path) -> dict[str, Any]:
     """Run a case to its end; what was survived, what it cost, and what is wrong (``faults``, empty if nothing)."""
     like, seconds = undisturbed(case, folder)
     own = folder / f"case-{case.index}"
     shutil.rmtree(own, ignore_errors=True)
     (own / "counts").mkdir(parents=True)
-    run = _Run(case, own, seconds)
+    run = _Run(case, own, seconds, trained(like.parent))
     began = time.monotonic()
     try:
         run.until_done()
@@ -124,11 +130,13 @@ def disturb(case: Case, folder: Path) -> dict[str, Any]:
 class _Run:
     """A case under way."""
 
-    def __init__(self, case: Case, folder: Path, seconds: float) -> None:
+    def __init__(self, case: Case, folder: Path, seconds: float, epochs: int) -> None:
+        """``seconds`` and ``epochs``: of the undisturbed run."""
         self._case = case
         self._folder = folder
         self._pending = list(case.kills)
-        self._seconds = seconds * (2.5 if "runner=ray" in case.place else 1.0)
+        self._seconds = seconds
+        self._epochs = epochs
         self._rng = random.Random(case.index)
         self.kills: dict[str, int] = {}
         self.starts = 0
@@ -162,8 +170,7 @@ class _Run:
         """Kill as planned until the driver has ended; None: it was killed."""
         while self._pending:
             share, victim = self._pending[0]
-            code = wait(driver, time.monotonic() + share * self._seconds)
-            if code is not None:
+            if (code := self._wait(driver, share)) is not None:
                 return code
             self._pending.pop(0)
             if victim == "driver":
@@ -190,6 +197,14 @@ class _Run:
             return 124
         return code
 
+    def _wait(self, driver: int, share: float) -> int | None:
+        """Wait for that share of the undisturbed run; the exit code of a driver that ends before."""
+        until, enough = time.monotonic() + share * self._seconds, trained(self._folder) + share * self._epochs
+        while time.monotonic() < until and trained(self._folder) < enough:
+            if (code := wait(driver, time.monotonic() + 0.05)) is not None:
+                return code
+        return None
+
     def _count(self, victim: str) -> None:
         self.kills[victim] = self.kills.get(victim, 0) + 1
 
@@ -203,8 +218,7 @@ class _Run:
             if self.server is not None:
                 self.server.wait()
             faults += wrongly_tracked(self.uri, "chaos", sweep)
-        trained = sum(path.stat().st_size for path in (self._folder / "counts").iterdir())
-        repeated = trained - paid(trials(sweep))
+        repeated = trained(self._folder) - paid(trials(sweep))
         at_a_time = 2 if "runner.workers=2" in self._case.place else 1
         most = sum(self.kills.get(who, 0) for who in ("driver", "worker")) * at_a_time * CHECKPOINT_EPOCHS
         if not 0 <= repeated <= most:

@@ -76,13 +76,19 @@ class Seeds:
         """See :class:`~orchestrator.runners.base.Controller`. Nothing: it keeps no record."""
 
 
-def distill(sweep: Sweep, name: str, stopping: Callable[[], bool]) -> DistillResult:
+def distill(
+    sweep: Sweep, name: str, stopping: Callable[[], bool], judge: Callable[[], None] | None = None
+) -> DistillResult:
     """Tune temperature and weight of the student, train it, and compare it with the winner's training.
 
     Everything else is the winner's, so that the teacher alone is what differs between the compared networks. (The
     learning rate too was tuned once: with the one seed of a search, to rates at which other seeds diverge.)
     The tuning is a sweep of its own, ``NAME.student``, with the sweep's sampler and runner. The same command goes on
     where it was interrupted.
+
+    Args:
+        judge: of the ensemble, which is chosen and not yet judged: called when the student is trained, so that the
+            test split is read once, for both; None: it was judged before.
 
     Raises:
         NoFeasibleTrialError: the sweep has no ensemble, or no training came to its end.
@@ -102,7 +108,7 @@ def distill(sweep: Sweep, name: str, stopping: Callable[[], bool]) -> DistillRes
     teacher = write_teacher(sweep, sweep.folder)
     plan = make_plan(_student_config(sweep, name, best.configuration, teacher))
     with open_sweep(plan, sweep.progress) as student:
-        runner = make_runner(plan.config)
+        runner = make_runner(plan.config, sweep.progress, stopping)
         try:
             _tune(student, runner, stopping)
             tuned = student.best
@@ -117,7 +123,9 @@ def distill(sweep: Sweep, name: str, stopping: Callable[[], bool]) -> DistillRes
     if not whole:
         raise NoFeasibleTrialError(f"{name}: no pair of trainings came to its end")
     label_only, students = ([ended[who, index] for index in whole] for who in ("label-only", "student"))
-    return compare(sweep, tuned.configuration, label_only, students)
+    if judge is not None:
+        judge()
+    return compare(sweep, tuned.configuration, label_only, students, reading=judge is not None)
 
 
 def _student_config(sweep: Sweep, name: str, configuration: Configuration, teacher: Path) -> RunConfig:

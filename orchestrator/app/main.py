@@ -6,9 +6,10 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from types import FrameType
 
 from orchestrator.app.audit import audit
@@ -36,7 +37,7 @@ from orchestrator.ensemble.result import describe as describe_ensemble
 from orchestrator.ensemble.ship import ship, track_models
 from orchestrator.ensemble.shipped import describe as describe_shipped
 from orchestrator.ensemble.shipped import shipped
-from orchestrator.ensemble.stage import run_ensemble
+from orchestrator.ensemble.stage import choose_ensemble, judge_ensemble
 from orchestrator.ensemble.winner import files, keep_predictions, track_data
 from orchestrator.errors import InterruptedSweepError, NoFeasibleTrialError, OrchestratorError, StorageError
 from orchestrator.files import is_storage_trouble, storage_trouble, write_text
@@ -151,12 +152,7 @@ def _run_tracked(sweep: Sweep, names: list[str]) -> None:
                     run_preflight_stage(sweep, name, stopping, again=names == [name])
             trained = ("search", "finalists")
             _train(sweep, [name for name in names if sweep.config.stages[name].kind in trained], stopping)
-            for name in names:
-                if sweep.config.stages[name].kind == "ensemble" and not stopping():
-                    _ensemble(sweep, name)
-            for name in names:
-                if sweep.config.stages[name].kind == "distill" and not stopping():
-                    _distill(sweep, name, stopping)
+            _combine(sweep, names, stopping)
             if stopping():
                 raise InterruptedSweepError(
                     "interrupted; running trials were checkpointed, and the same command goes on from here"
@@ -189,7 +185,7 @@ def _train(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> None
             sweep.progress.say(f"[{name}] finished before; skipped")
         return
     began = time.monotonic()
-    runner = make_runner(sweep.config)
+    runner = make_runner(sweep.config, sweep.progress, stopping)
     try:
         limit_batch_size(sweep, runner)
         usage = Utilisation(runner.workers, began=began)
@@ -204,7 +200,31 @@ def _train(sweep: Sweep, names: list[str], stopping: Callable[[], bool]) -> None
         sweep.checkpoints.tidy(sweep.study.records)
 
 
-def _ensemble(sweep: Sweep, name: str) -> None:
+def _combine(sweep: Sweep, names: Sequence[str], stopping: Callable[[], bool]) -> None:
+    """The stages after the trainings. Where a student is to come, the ensemble is judged when that is trained: the
+    test split is read once, for both."""
+    kinds = {name: sweep.config.stages[name].kind for name in names}
+    students = [name for name in names if kinds[name] == "distill"]
+    coming = next((name for name in students if name not in sweep.ledger.finished), None)
+    judge: Callable[[], None] | None = None
+    for name in names:
+        if kinds[name] == "ensemble" and not stopping():
+            judge = _ensemble(sweep, name)
+            if judge is not None and coming is None:
+                judge()
+    try:
+        for name in students:
+            if not stopping():
+                _distill(sweep, name, stopping, judge if name == coming else None)
+    except OrchestratorError as error:
+        # No student: the ensemble is there all the same.
+        if judge is not None and not isinstance(error, InterruptedSweepError):
+            judge()
+        raise
+
+
+def _ensemble(sweep: Sweep, name: str) -> Callable[[], None] | None:
+    """Choose the ensemble; returns what judges it on test, where that may be."""
     reader = sweep.ledger.test_reader
     if reader is not None and not sweep.config.ensemble.read_test_again:
         read = describe_reads(sweep.ledger.test_reads)
@@ -213,19 +233,25 @@ def _ensemble(sweep: Sweep, name: str) -> None:
             f"[{name}] {done}: the test split is read once, and was read by {reader} {read}; "
             "ensemble.read_test_again=true reads it again"
         )
-        return
-    result = run_ensemble(sweep, name)
-    text = f"[{name}] verdict:\n{describe_ensemble(result, list(sweep.task.directions))}"
-    sweep.ledger.finish(name, result, text)
-    sweep.track_stage_end(name)
-    sweep.progress.say(text)
+        return None
+    chosen = choose_ensemble(sweep, name)
+
+    @cache
+    def judge() -> None:
+        result = judge_ensemble(sweep, chosen)
+        text = f"[{name}] verdict:\n{describe_ensemble(result, list(sweep.task.directions))}"
+        sweep.ledger.finish(name, result, text)
+        sweep.track_stage_end(name)
+        sweep.progress.say(text)
+
+    return judge
 
 
-def _distill(sweep: Sweep, name: str, stopping: Callable[[], bool]) -> None:
+def _distill(sweep: Sweep, name: str, stopping: Callable[[], bool], judge: Callable[[], None] | None) -> None:
     if name in sweep.ledger.finished:
         sweep.progress.say(f"[{name}] finished before; skipped")
         return
-    result = distill(sweep, name, stopping)
+    result = distill(sweep, name, stopping, judge)
     text = f"[{name}] verdict:\n{describe_distill(sweep, result)}"
     sweep.ledger.finish(name, result, text)
     sweep.track_stage_end(name)

@@ -2,12 +2,14 @@
 
 import platform
 import subprocess
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.errors import ConfigError, StorageError
 from orchestrator.masking import mask
+from orchestrator.progress import Progress
 from orchestrator.runners.base import Runner
 from orchestrator.runners.inline import InlineRunner
 from orchestrator.runners.local import LocalRunner
@@ -26,8 +28,8 @@ JOB_FOLDER = "/runtime_resources/working_dir_files/"
 """Part of the path of every folder in which Ray unpacks what ``ray job submit`` brings."""
 
 
-def make_runner(run: RunConfig) -> Runner:
-    """The runner named in the command's configuration."""
+def make_runner(run: RunConfig, progress: Progress, stopping: Callable[[], bool]) -> Runner:
+    """The runner named in the command's configuration; ``stopping`` says whether it shall wait no longer for room."""
     config = run.runner
     if config.name == "inline":
         return InlineRunner()
@@ -36,7 +38,11 @@ def make_runner(run: RunConfig) -> Runner:
     # Here: importing Ray takes seconds that the local runner need not pay.
     from orchestrator.runners.ray import RayRunner
 
-    return RayRunner(config, leave_out=[Path(run.sweep.dir)], ranks=run.trainer.workers)
+    def waiting(text: str) -> bool:
+        progress.update(text)
+        return not stopping()
+
+    return RayRunner(config, leave_out=[Path(run.sweep.dir)], ranks=run.trainer.workers, waiting=waiting)
 
 
 def check_tracking(config: RunConfig) -> None:

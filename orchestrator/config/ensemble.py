@@ -25,6 +25,6 @@ class EnsembleConfig:
     averaged: int = Field(default=10, ge=0)
     """Of so many of the best trials, weights averaged along the run, and soups, are candidates too; 0: none."""
     temperature: bool = True
-    """Whether probabilities may be made softer or sharper, where that helps."""
+    """Whether averaged probabilities are made surer, or softer, as far as validation does not speak against it."""
     read_test_again: bool = False
     """Run the stage once more although it has read the test split; the report says so, with every time of reading."""

@@ -13,7 +13,8 @@ class FinalistsConfig:
     """``stage=finalists``: the best configurations of the sweep once more, for longer and with several seeds."""
 
     top: int = Field(default=4, ge=1)
-    """How many configurations, the best of the search that differ in what has an effect (our guess)."""
+    """How many configurations, the best of the search that differ in what has an effect (our guess); where fewer came
+    to their end, the best of those that were stopped follow."""
     seeds: int = Field(default=3, ge=1)
     """Fresh seeds of each, the same for all: who is best is decided by the mean over them (our guess)."""
     budget_factor: float = Field(default=2.0, ge=1.0)

@@ -1,4 +1,9 @@
-"""Are probabilities as sure as they are right, and can one number mend it? (Guo et al. 2017, arXiv 1706.04599.)"""
+"""Are probabilities as sure as they are right, and can one number mend it? (Guo et al. 2017, arXiv 1706.04599.)
+
+An average of several networks' probabilities is less sure than it is right (Rahaman and Thiery 2021, "Uncertainty
+quantification and deep ensembles", arXiv 2007.08792), and a small validation split cannot say by how much: a free fit
+to a hundred examples costs on test. So the fit begins at what is usual, and leaves it as far as the examples insist.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +17,17 @@ from orchestrator.serving.combine import Form, with_temperature
 
 BINS = 10
 """Bins of confidence, equally wide (Guo et al. 2017, arXiv 1706.04599, use 10 to 15)."""
+AVERAGED = 0.9
+"""The temperature that is usual for an average of several networks; for a single one 1."""
+SPREAD = 0.2
+"""Standard deviation of the logarithm of the temperature around what is usual, before looking. Test loss to that of
+the best single, on random divisions of validation and test: 10 small sweeps of digits_mlp and breast_cancer .823
+without a temperature, .796 with 0.8 everywhere, .816 with this (a free fit lost 2 % to none on 7 of them); two sweeps
+with finalists, which are trained longer and so are surer, .781, .835 and .783. So: a little surer, and the examples
+decide."""
+DOUBT = 2.0
+"""Standard errors by which a temperature must cost, cross-fitted, to be dropped (the same sweeps: as good with 1,
+worse where it must pay)."""
 SPAN = 3.0
 """The logarithm of the temperature is sought from minus this to this: 0.05 to 20 (our choice)."""
 
@@ -68,19 +84,22 @@ class Probabilities:
             return binned(sure.flatten(), (likeliest == self.targets).flatten())
         return binned(chances.flatten(), (self.targets > 0).flatten())
 
-    def fit(self, predictions: Tensor, examples: Tensor | None = None) -> float:
-        """The temperature with the least log-loss on ``examples`` (indices; None: all).
+    def fit(self, predictions: Tensor, usual: float, examples: Tensor | None = None) -> float:
+        """The likeliest temperature, given ``examples`` (indices; None: all) and what is usual.
 
-        Every target counts as if a little in doubt (see :func:`doubt`): where all examples are predicted rightly,
-        the least log-loss is at temperature 0, which the first wrong one pays for.
+        Before looking its logarithm is normal around that of ``usual``, with deviation :data:`SPREAD`. Every target
+        counts as if a little in doubt (see :func:`doubt`): where all examples are predicted rightly, the least
+        log-loss is at temperature 0, which the first wrong one pays for.
         """
         part = self if examples is None else Probabilities(self.targets[examples], self.form, self.axis)
         values = predictions if examples is None else predictions[examples]
-        found = minimize_scalar(
-            lambda log: float(part.losses(values, float(np.exp(log)), doubt(len(values))).mean()),
-            bounds=(-SPAN, SPAN),
-            method="bounded",
-        )
+        open_ = doubt(len(values))
+
+        def cost(log: float) -> float:
+            surprise = ((log - np.log(usual)) / SPREAD) ** 2 / 2
+            return float(part.losses(values, float(np.exp(log)), open_).mean() + surprise / len(values))
+
+        found = minimize_scalar(cost, bounds=(-SPAN, SPAN), method="bounded")
         return float(np.exp(found.x))
 
 
@@ -116,39 +135,28 @@ class Temperature:
     """By how much it lowers log-loss (nats), cross-fitted."""
     error: float
     """Standard error of the gain, paired over examples."""
-    doubted: tuple[float, float]
-    """The same gain and its error with targets a little in doubt, as it is fitted."""
     ece: tuple[float, float]
     """Expected calibration error without and with it, cross-fitted."""
 
     @property
-    def helps(self) -> bool:
-        """Whether both gains are more than one standard error.
-
-        The plain one alone would make predictions surer wherever none of them is wrong, and the first wrong one on
-        test pays for it; the doubted one alone would make them less sure, and lose where nothing is in doubt.
-        """
-        return self.gain > self.error and self.doubted[0] > self.doubted[1]
+    def kept(self) -> bool:
+        """Whether examples that did not fit it do not speak against it."""
+        return self.gain >= -DOUBT * self.error
 
 
-def temperature(how: Probabilities, predictions: Tensor, parts: Sequence[Tensor]) -> Temperature:
-    """Fit the temperature, and judge it by fitting it without each of ``parts`` (indices of examples)."""
+def temperature(how: Probabilities, predictions: Tensor, parts: Sequence[Tensor], usual: float) -> Temperature:
+    """Fit the temperature, and judge it by fitting it without each of ``parts`` (indices of examples).
+
+    Args:
+        usual: :data:`AVERAGED`, or 1 where ``predictions`` are a single network's.
+    """
     cooled = predictions.double().clone()
-    doubts = (0.0, doubt(len(predictions)))
-    lowered = [how.losses(predictions, doubt=unsure) for unsure in doubts]
     for held in parts:
         others = torch.ones(len(predictions), dtype=torch.bool)
         others[held] = False
-        value = how.fit(predictions, others.nonzero().flatten())
+        value = how.fit(predictions, usual, others.nonzero().flatten())
         cooled[held] = with_temperature(predictions[held].double(), value, how.form, how.axis)
-        own = Probabilities(how.targets[held], how.form, how.axis)
-        for gains, unsure in zip(lowered, doubts, strict=True):
-            gains[held] -= own.losses(predictions[held], value, unsure)
-    (gain, error), doubted = (_mean(gains) for gains in lowered)
+    gains = how.losses(predictions) - how.losses(cooled)
+    error = float(gains.std()) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
     ece = expected_error(how.bins(predictions)), expected_error(how.bins(cooled))
-    return Temperature(how.fit(predictions), gain, error, doubted, ece)
-
-
-def _mean(values: Tensor) -> tuple[float, float]:
-    """Mean and its standard error."""
-    return float(values.mean()), float(values.std()) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return Temperature(how.fit(predictions, usual), float(gains.mean()), error, ece)

@@ -117,12 +117,18 @@ class Training:
 
 
 def compare(
-    sweep: Sweep, configuration: Configuration, label_only: Sequence[Training], students: Sequence[Training]
+    sweep: Sweep,
+    configuration: Configuration,
+    label_only: Sequence[Training],
+    students: Sequence[Training],
+    *,
+    reading: bool,
 ) -> DistillResult:
     """Compare the trainings seed by seed, and keep the best student (``student.json`` and its weights).
 
-    The ensemble stage has read the test split: here it is read with the user's consent only
-    (``ensemble.read_test_again``).
+    Args:
+        reading: whether the ensemble stage reads the test split just now, for both. If it has read it before, it is
+            read here with the user's consent only (``ensemble.read_test_again``).
     """
     direction, objective = sweep.direction, sweep.task.objective
     pairs = [(a.value, b.value) for a, b in zip(label_only, students, strict=True)]
@@ -139,6 +145,7 @@ def compare(
     _keep(sweep, configuration, kept, students[kept])
     own, best = from_flat(configuration).model, sweep.best
     before = {} if best is None else from_flat(best.configuration).model
+    compared = {"label_only": label_only, "student": students, "shipped": [students[kept]]}
     error = stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
     return DistillResult(
         configuration=configuration,
@@ -147,19 +154,20 @@ def compare(
         gain_error=error,
         recovered=recovered,
         validation=validation,
-        test=_tested(sweep, own, {"label_only": label_only, "student": students, "shipped": [students[kept]]}),
+        test=_tested(sweep, own, compared, reading=reading),
         changed={name: value for name, value in own.items() if value != before.get(name)},
     )
 
 
 def _tested(
-    sweep: Sweep, model: Mapping[str, Value], trainings: Mapping[str, Sequence[Training]]
+    sweep: Sweep, model: Mapping[str, Value], trainings: Mapping[str, Sequence[Training]], *, reading: bool
 ) -> Mapping[str, Mapping[str, float]]:
     """Scores on test, means over the seeds; empty where it may not be read again."""
-    if not sweep.config.ensemble.read_test_again:
-        return {}
-    # Noted before it happens: a kill in between must not hide a reading.
-    sweep.ledger.note_test_read()
+    if not reading:
+        if not sweep.config.ensemble.read_test_again:
+            return {}
+        # Noted before it happens: a kill in between must not hide a reading.
+        sweep.ledger.note_test_read()
     task, splits = load_once(sweep.config.task)
     config = sweep.config.trainer
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from orchestrator.ensemble.calibrate import Probabilities, Temperature, expected_error, temperature
+from orchestrator.ensemble.calibrate import AVERAGED, Probabilities, Temperature, expected_error, temperature
 from orchestrator.ensemble.candidates import Candidate, Predictor, averaged, trained
 from orchestrator.ensemble.crossfit import KINDS, Crossed, Way, cross, decide, gap
 from orchestrator.ensemble.greedy import Library, Shares
@@ -54,8 +54,20 @@ class Choice:
         return self.chosen[self.kind]
 
 
-def run_ensemble(sweep: Sweep, stage: str) -> EnsembleResult:
-    """Choose members on validation, compare with the references there (cross-fitted) and on test.
+@dataclass(frozen=True)
+class Chosen:
+    """An ensemble that is chosen, and kept, and not yet judged on test."""
+
+    choice: Choice
+    ways: Mapping[Kind, "Crossing"]
+    scaled: Temperature | None
+    ensemble: Ensemble
+    ran: int
+    """Networks whose predictions were not known before."""
+
+
+def choose_ensemble(sweep: Sweep, stage: str) -> Chosen:
+    """Choose members on validation, compare with the references there (cross-fitted), and keep the ensemble.
 
     Raises:
         NoFeasibleTrialError: the sweep has no checkpoint.
@@ -69,15 +81,23 @@ def run_ensemble(sweep: Sweep, stage: str) -> EnsembleResult:
     sweep.progress.say(f"[{stage}] {asks} selection among {len(candidates)} networks, {predictor.ran} predicted now")
     choice = _choose(sweep, predictor, candidates)
     ways = {kind: Crossing(choice, predictor, crossed) for kind, crossed in choice.crossed.items()}
-    scaled = _temperature(sweep, choice, ways[choice.kind])
-    value = scaled.value if scaled is not None and scaled.helps and sweep.config.ensemble.temperature else None
+    scaled = _temperature(choice, ways[choice.kind])
+    value = scaled.value if scaled is not None and scaled.kept and sweep.config.ensemble.temperature else None
     ensemble = _record(predictor, choice, value)
+    ensemble.save(sweep.folder)
+    return Chosen(choice, ways, scaled, ensemble, predictor.ran)
+
+
+def judge_ensemble(sweep: Sweep, chosen: Chosen) -> EnsembleResult:
+    """Read the test split, and say how good the ensemble and its references are there.
+
+    Raises:
+        StorageError: predictions cannot be written.
+    """
     # Noted before it happens: a kill in between must not hide a reading.
     sweep.ledger.note_test_read()
-    tested = Tested(choice, Predictor(sweep, "test"))
-    result = _result(sweep, choice, ensemble, (ways, scaled), tested, ran=predictor.ran)
-    ensemble.save(sweep.folder)
-    return result
+    tested = Tested(chosen.choice, Predictor(sweep, "test"))
+    return _result(chosen, tested)
 
 
 def _known(sweep: Sweep, predictor: Predictor) -> list[Candidate]:
@@ -169,13 +189,14 @@ class Tested:
         return self.judge.task.score(predictions, self.judge.targets)
 
 
-def _temperature(sweep: Sweep, choice: Choice, own: Crossing) -> Temperature | None:
+def _temperature(choice: Choice, own: Crossing) -> Temperature | None:
     """Fitted and judged on predictions by members that the predicted examples did not choose; None for values."""
     judge = choice.judge
     if judge.form == "values":
         return None
     how = Probabilities(judge.targets, judge.form, judge.class_axis or 1)
-    return temperature(how, own.predictions[0], own.parts)
+    usual = AVERAGED if len(choice.shares) > 1 else 1.0
+    return temperature(how, own.predictions[0], own.parts, usual)
 
 
 def _record(predictor: Predictor, choice: Choice, value: float | None) -> Ensemble:
@@ -194,16 +215,8 @@ def _record(predictor: Predictor, choice: Choice, value: float | None) -> Ensemb
     )
 
 
-def _result(
-    sweep: Sweep,
-    choice: Choice,
-    ensemble: Ensemble,
-    found: tuple[Mapping[Kind, Crossing], Temperature | None],
-    tested: Tested,
-    *,
-    ran: int,
-) -> EnsembleResult:
-    ways, scaled = found
+def _result(chosen: Chosen, tested: Tested) -> EnsembleResult:
+    choice, ways, ensemble = chosen.choice, chosen.ways, chosen.ensemble
     judge, axis = choice.judge, ensemble.class_axis
 
     def change(values: Tensor) -> Tensor:
@@ -223,7 +236,7 @@ def _result(
         weights=ensemble.weights,
         members=[asdict(member) for member in ensemble.members],
         candidates=len(choice.candidates),
-        ran=ran,
+        ran=chosen.ran,
         averages=[candidate.name for candidate in choice.candidates if not candidate.plain],
         objective=judge.recognised.form.name,
         single=choice.candidates[next(iter(choice.chosen[SINGLE]))].record.number,
@@ -241,7 +254,7 @@ def _result(
         ways={kind: _way(choice, kind, ways) for kind in KINDS},
         growth=_growth(choice, tested),
         knee=_knee(choice),
-        calibration=_calibration(choice, ways, scaled, used=ensemble.temperature is not None),
+        calibration=_calibration(choice, ways, chosen.scaled, used=ensemble.temperature is not None),
     )
 
 

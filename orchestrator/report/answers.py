@@ -142,9 +142,13 @@ def worth(view: SweepView, entry: Mapping[str, Any]) -> str:
         for split in ("validation", "test")
     }
     count = len(entry["weights"])
+    tested = entry["gains"]["test"]
+    # What is within two standard errors, so few examples cannot say.
+    unclear = abs(tested["value"]) <= 2 * tested["error"]
+    against = "on test it is not, by less than two standard errors" if unclear else "not on test: do not count on it"
     told = {
         (True, True): "The ensemble is better on validation and on test",
-        (True, False): "The ensemble is better on validation but not on test: do not count on it",
+        (True, False): f"The ensemble is better on validation; {against}",
         (False, True): "The ensemble is better on test, but was not on validation: the gain is uncertain",
         (False, False): "The ensemble is no better than the best single model: use that one",
     }[better["validation"], better["test"]]

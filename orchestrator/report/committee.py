@@ -103,7 +103,7 @@ def _calibrated(entry: Mapping[str, Any]) -> str:
     if not found:
         return ""
     ece, gain = found["ece"], found["gain"]
-    used = "It is used." if found["used"] else "It is not used: that is no more than chance."
+    used = "It is used." if found["used"] else "It is not used."
     return paragraph(
         f"Expected calibration error on validation (10 equal bins of confidence): best single {ece['single']:.2%}, "
         f"ensemble {ece['ensemble']:.2%}, with the temperature {found['temperature']:.3g} {ece['scaled']:.2%}; it "

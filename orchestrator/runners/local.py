@@ -3,18 +3,17 @@
 import os
 import pickle
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from multiprocessing.connection import wait
 
 from orchestrator.config.runner import RunnerConfig
 from orchestrator.errors import OrchestratorError
 from orchestrator.process import WorkerProcess
 from orchestrator.runners.base import Controller
+from orchestrator.runners.guard import Guarded
 from orchestrator.runners.limits import Clock
 from orchestrator.runners.packing import Footprints, OneMachine, free_memory
-from orchestrator.types import Decision, End, EpochResult, Outcome, TrialProgram, TrialSpec
+from orchestrator.types import Decision, End, Outcome, TrialProgram, TrialSpec
 
 LOOK_S = 1.0
 """Seconds between looks for the dead: a process that the worker started may keep its end of the pipe open."""
@@ -46,6 +45,21 @@ class _Worker:
     def load(self, program: bytes) -> None:
         self.loading += 1
         self.process.call("load", program, list(sys.path))
+
+    def begin(self) -> None:
+        assert self.spec is not None
+        self.clock = Clock(self.spec)
+        self.process.call("step", self.spec)
+
+    def go_on(self) -> None:
+        """The next epoch, or the end that is decided."""
+        assert self.clock is not None
+        self.clock.restart()
+        self.process.call("step" if self.end is None else "end")
+
+    def rest(self) -> None:
+        """Its trial is over, or is not begun."""
+        self.spec, self.clock, self.end = None, None, None
 
 
 class LocalRunner:
@@ -91,7 +105,7 @@ class LocalRunner:
             worker = self._free() or self._start(job)
             worker.spec = spec
             if worker.up:
-                job.then(self._begin, worker)
+                job.due.append(worker)
         job.act()
 
     def _free(self) -> _Worker | None:
@@ -107,12 +121,6 @@ class LocalRunner:
         worker.load(job.program)
         self._pool.append(worker)
         return worker
-
-    @staticmethod
-    def _begin(worker: _Worker) -> None:
-        assert worker.spec is not None
-        worker.clock, worker.end = Clock(worker.spec), None
-        worker.process.call("step", worker.spec)
 
     def _wait(self, job: "_Job") -> None:
         """Take in what the workers have to say, and end the trials that are over their limits."""
@@ -140,28 +148,20 @@ class LocalRunner:
             worker.loading -= 1
             self._failed_starts = 0
             if worker.up:
-                self._begin(worker)
+                job.due.append(worker)
             return
         assert worker.spec is not None
         assert worker.clock is not None
         if worker.end is not None or answer["done"]:
             number = worker.spec.number
             outcome = answer["outcome"] if worker.end is None else replace(worker.end, work=answer)
-            worker.spec, worker.clock, worker.end = None, None, None
+            worker.rest()
             job.tell(number, outcome)
             return
         decision = job.report(worker.spec.number, answer["epoch_result"])
-        if decision is Decision.CONTINUE:
-            job.then(self._go_on, worker, "step")
-        else:
+        if decision is not Decision.CONTINUE:
             worker.end = Outcome(End.STOPPED if decision is Decision.STOP else End.PAUSED)
-            job.then(self._go_on, worker, "end")
-
-    @staticmethod
-    def _go_on(worker: _Worker, call: str) -> None:
-        assert worker.clock is not None
-        worker.clock.restart()
-        worker.process.call(call)
+        job.due.append(worker)
 
     def _bury(self, worker: _Worker, job: "_Job") -> None:
         """The worker died by itself, or by somebody else's hand."""
@@ -196,50 +196,25 @@ class LocalRunner:
         self._pool.clear()
 
 
-class _Job:
-    """One call of ``run``: the controller, and the first thing that it raised. After that, trials only end."""
+class _Job(Guarded):
+    """One call of ``run``."""
 
     def __init__(self, controller: Controller, program: bytes) -> None:
-        self._controller = controller
+        super().__init__(controller)
         self.program = program
-        self.error: Exception | None = None
-        self._actions: list[Callable[[], None]] = []
-        """What follows from what the controller was asked, reported and told."""
-
-    def ask(self) -> TrialSpec | None:
-        if self.error is None:
-            try:
-                return self._controller.ask()
-            except Exception as error:
-                self.error = error
-        return None
-
-    def report(self, number: int, result: EpochResult) -> Decision:
-        if self.error is None:
-            try:
-                return self._controller.report(number, result)
-            except Exception as error:
-                self.error = error
-        return Decision.PAUSE
-
-    def tell(self, number: int, outcome: Outcome) -> None:
-        if self.error is None:
-            try:
-                self._controller.tell(number, outcome)
-            except Exception as error:
-                self.error = error
-
-    def then(self, action: Callable[..., None], *arguments: object) -> None:
-        """Do that once the controller has made durable why."""
-        self._actions.append(partial(action, *arguments))
+        self.due: list[_Worker] = []
+        """Workers that begin or go on once it is durable why."""
 
     def act(self) -> None:
-        """Do what has been put off: all of it rests on one commit."""
-        if self.error is None:
-            try:
-                self._controller.commit()
-            except Exception as error:
-                self.error = error
-        actions, self._actions = self._actions, []
-        for action in actions:
-            action()
+        """Let those go on that are due: all of it rests on one commit. Where that fails, trials only end."""
+        self.commit()
+        due, self.due = self.due, []
+        for worker in due:
+            if worker.clock is not None:
+                if self.error is not None:
+                    worker.end = worker.end or Outcome(End.PAUSED)
+                worker.go_on()
+            elif self.error is None:
+                worker.begin()
+            else:
+                worker.rest()

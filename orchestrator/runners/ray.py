@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from ray.exceptions import RuntimeEnvSetupError
 from orchestrator.config.runner import RunnerConfig
 from orchestrator.errors import ConfigError
 from orchestrator.runners.base import Controller
-from orchestrator.runners.cluster import Plan, alive, runtime_env
+from orchestrator.runners.cluster import Plan, runtime_env
+from orchestrator.runners.room import Room
 from orchestrator.types import TrialProgram
 
 OBJECT_STORE_BYTES = 200 * 1024**2
@@ -55,10 +56,27 @@ def _own_sigterm() -> Iterator[None]:
 class RayRunner:
     """See :class:`~orchestrator.runners.base.Runner`."""
 
-    def __init__(self, config: RunnerConfig, leave_out: Sequence[Path] = (), ranks: int = 1) -> None:
-        """``leave_out``: folders that do not travel to the nodes of a joined cluster; ``ranks``: of each trial."""
+    def __init__(
+        self,
+        config: RunnerConfig,
+        leave_out: Sequence[Path] = (),
+        ranks: int = 1,
+        waiting: Callable[[str], bool] = lambda text: True,
+    ) -> None:
+        """
+        Args:
+            config: where trials run.
+            leave_out: folders that do not travel to the nodes of a joined cluster.
+            ranks: of each trial.
+            waiting: told again and again for what room is waited; says whether to go on.
+
+        Raises:
+            ConfigError: there is no such cluster, or no trial fits on it.
+            InterruptedSweepError: ``waiting`` said no.
+        """
         self._config = config
         self._plan = Plan(config, ranks)
+        self._room = Room(config, self._plan, waiting)
         self._leave_out = leave_out
         self._owned = not ray.is_initialized()
         ray._private.worker.print_to_stdstream = _to_log
@@ -71,14 +89,12 @@ class RayRunner:
                     self._start()
         finally:
             importing.join()
-        if self.workers < 1:
-            nodes = alive().values()
+        try:
+            self._room.ask()
+            self._room.wait()
+        except BaseException:
             self.close()
-            found = ", ".join(f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in nodes)
-            raise ConfigError(
-                f"runner: no worker fits: a trial needs {config.cpus_per_trial} CPU and {config.gpus_per_trial} GPU, "
-                f"Ray's nodes have {found}"
-            )
+            raise
 
     @property
     def workers(self) -> int:
@@ -122,9 +138,10 @@ class RayRunner:
         """See :class:`~orchestrator.runners.base.Runner`."""
         from orchestrator.runners.tune import run_trials
 
-        run_trials(cloudpickle.dumps(program), list(sys.path), controller, self._plan)
+        run_trials(cloudpickle.dumps(program), list(sys.path), controller, self._plan, self._room)
 
     def close(self) -> None:
-        """Stop the private cluster, or leave the joined one."""
+        """Stop the private cluster, or leave the joined one as large as it likes to be."""
+        self._room.give_back()
         if self._owned:
             ray.shutdown()

@@ -1,21 +1,21 @@
 """Ray Tune, driven by a controller of ours: Tune places and runs trials, and decides nothing.
 
-Two adapters hand Tune our decisions: a ``SearchAlgorithm`` (ask, tell) and a ``TrialScheduler``
-(report). ``_Loop`` is Tune's own event loop without what it would write, print or keep: files and a
-snapshot of the experiment, tables, every trial that ever ran. ``benchmarks/overhead.py`` compares the
-two.
+Two adapters hand Tune our decisions: a ``SearchAlgorithm`` (ask, tell) and a ``TrialScheduler`` (report). ``_Loop``
+is Tune's own event loop without what it would write, print or keep: files and a snapshot of the experiment, tables,
+every trial that ever ran. ``benchmarks/overhead.py`` compares the two.
 """
 
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
 
 import ray
 from ray.air.execution import FixedResourceManager, PlacementGroupResourceManager
-from ray.exceptions import OutOfMemoryError, RuntimeEnvSetupError
+from ray.exceptions import OutOfMemoryError, RayActorError, RuntimeEnvSetupError
 from ray.tune import PlacementGroupFactory
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
@@ -24,24 +24,25 @@ from ray.tune.search.search_algorithm import SearchAlgorithm
 
 from orchestrator.errors import ConfigError
 from orchestrator.importing import one_line
+from orchestrator.process import KILLED_FOR_MEMORY
 from orchestrator.runners.base import Controller
 from orchestrator.runners.bridge import Bridge
-from orchestrator.runners.cluster import Need, Plan
+from orchestrator.runners.cluster import Need, Plan, alive
+from orchestrator.runners.kills import KernelKills
 from orchestrator.runners.limits import Clock
 from orchestrator.runners.packing import Packing
 from orchestrator.runners.ranks import RankedWorker
+from orchestrator.runners.room import LOOK_S, Room
 from orchestrator.runners.worker import TrialWorker
 from orchestrator.types import End, Outcome, Reason, TrialSpec, Work
 
 MOST_WORKERS = 1_000_000
 """Free workers that are kept: all."""
-LOOK_S = 1.0
-"""Seconds between two looks at which nodes are up."""
 BATCH_S = 0.02
 """Seconds for which answers are collected before they are made durable and acted on: a few times what that costs."""
 
 
-def run_trials(program: bytes, path: list[str], controller: Controller, plan: Plan) -> None:
+def run_trials(program: bytes, path: list[str], controller: Controller, plan: Plan, room: Room) -> None:
     """Run trials until ``controller`` has none and all are told.
 
     Args:
@@ -49,13 +50,16 @@ def run_trials(program: bytes, path: list[str], controller: Controller, plan: Pl
         path: the driver's ``sys.path``.
         controller: what decides.
         plan: how many trials fit, and what each gets; asked again and again.
+        room: for how long none may fit.
+
+    Raises what :meth:`~orchestrator.runners.room.Room.wait` does.
     """
     packing = Packing(controller, plan.footprints) if plan.packs else None
     bridge = Bridge(packing or controller)
     loop = _Loop(bridge, plan, packing, {"program": program, "path": path})
     try:
         while not loop.is_finished():
-            loop.follow_nodes()
+            loop.follow_nodes(room)
             loop.step()
             loop.take_in_more()
             loop.end_overdue()
@@ -145,6 +149,17 @@ def _lost(actor: Any) -> bool:
     return bool(ray._private.state.actors(actor._actor_id.hex())["State"] != "ALIVE")
 
 
+@dataclass(frozen=True)
+class _Call:
+    """Something that a worker is to do."""
+
+    trial: Trial
+    method: str
+    on_result: Callable[..., None]
+    arguments: tuple[Any, ...] = ()
+    """What the trial is, where it begins."""
+
+
 class _Loop(TuneController):  # type: ignore[misc]
     """Tune's event loop, without its files, and with workers that stay."""
 
@@ -170,21 +185,24 @@ class _Loop(TuneController):  # type: ignore[misc]
             ),
         )
         self._looked = -LOOK_S
+        self._kills = KernelKills()
         self._bridge = bridge
         self._clocks: dict[Trial, Clock] = {}
-        self._calls: list[Callable[[], None]] = []
+        self._calls: list[_Call] = []
         self._arguments = arguments
         # No environment of its own, so that Ray takes a process that it has started in advance.
         self._worker_class = ray.remote(TrialWorker if need.ranks == 1 else RankedWorker)
         # A free worker is kept for the next trial, also while a stage waits for its last one.
         self._actor_cache.increase_max(self._next, MOST_WORKERS)
 
-    def follow_nodes(self) -> None:
+    def follow_nodes(self, room: Room) -> None:
         """Use as many workers as fit on the nodes that are up, and none that is gone."""
         if time.monotonic() - self._looked < LOOK_S:
             return
         workers = self._plan.workers
+        room.fits(workers)
         self._looked = time.monotonic()
+        self._kills.follow(list(alive()))
         if workers < self._bridge.workers:
             self._end_free(lambda request, actor: _lost(actor))
         self._bridge.workers = workers
@@ -280,22 +298,34 @@ class _Loop(TuneController):  # type: ignore[misc]
         self, trial: Trial, method: str, on_result: Callable[..., None], arguments: tuple[Any, ...] = ()
     ) -> None:
         """Let the worker of ``trial`` do something, once what led to it is durable."""
-
-        def call() -> None:
-            if trial in self._trial_to_actor:
-                self._clocks[trial].restart()
-                self._schedule_trial_task(
-                    trial, method, args=arguments, on_result=on_result, on_error=self._trial_task_failure
-                )
-
-        self._calls.append(call)
+        self._calls.append(_Call(trial, method, on_result, arguments))
 
     def _act(self) -> None:
-        """Make durable what the controller knows, and then call the workers that wait for it."""
-        self._bridge.commit()
+        """Make durable what the controller knows, and then call the workers that wait for it.
+
+        Where that fails, trials only end.
+        """
+        sound = self._bridge.commit()
         calls, self._calls = self._calls, []
         for call in calls:
-            call()
+            if call.trial not in self._trial_to_actor:
+                continue
+            if sound:
+                self._make(call)
+            elif call.arguments:
+                self.stop_trial(call.trial)  # not begun
+            else:
+                self._make(_Call(call.trial, "end", self._ended_early))
+
+    def _make(self, call: "_Call") -> None:
+        self._clocks[call.trial].restart()
+        self._schedule_trial_task(
+            call.trial,
+            call.method,
+            args=call.arguments,
+            on_result=call.on_result,
+            on_error=self._trial_task_failure,
+        )
 
     def _maybe_add_actors(self) -> None:
         """Tune waits for an event after this."""
@@ -324,13 +354,15 @@ class _Loop(TuneController):  # type: ignore[misc]
         error to a file."""
         self._end_free(lambda request, actor: _lost(actor))
         if isinstance(exception, RuntimeEnvSetupError) or getattr(exception, "actor_init_failed", False):
-            self._bridge.error = ConfigError(
+            self._bridge.controller.error = ConfigError(
                 f"runner: no worker can start: {one_line(exception)}; docs/cluster.md says what every "
                 "node must have installed"
             )
         if isinstance(exception, OutOfMemoryError):
             detail = "Ray killed its worker: the node is low on memory"
             self._bridge.ended(trial.trial_id, Outcome(End.FAILED, Reason.HOST_OUT_OF_MEMORY, detail))
+        if isinstance(exception, RayActorError) and exception.actor_id and self._kills.of(exception.actor_id):
+            self._bridge.ended(trial.trial_id, KILLED_FOR_MEMORY)
         self._search_alg.on_trial_complete(trial.trial_id, error=True)
         self._schedule_trial_stop(trial, exception=exception)
         self._live_trials.discard(trial)

@@ -32,18 +32,27 @@ _ROUND = 2
 
 
 def choose(sweep: Sweep, records: Sequence[TrialRecord], top: int) -> list[TrialRecord]:
-    """The best complete trials of the search, the best first, no two of the same configuration.
+    """The best complete trials of the search, the best first, no two of the same configuration; where they are too
+    few, the best of those that were stopped follow. A short search finishes two or three.
 
     Two are the same where they differ only in what has no effect in them.
     """
     found: list[TrialRecord] = []
     seen: list[Configuration] = []
-    for record in ranked(searched(records), sweep.direction):
+    own = searched(records)
+    stopped = [record for record in own if record.state is TrialState.PRUNED and record.curve]
+    stopped.sort(key=lambda record: (sweep.direction.cost(search_value(sweep, record)), record.number))
+    for record in [*ranked(own, sweep.direction), *stopped]:
         configuration = sweep.space.canonical(record.configuration, sweep.base)
         if record.repeats is None and configuration not in seen and len(found) < top:
             found.append(record)
             seen.append(configuration)
     return found
+
+
+def search_value(sweep: Sweep, record: TrialRecord) -> float:
+    """The best value that the search saw of a trial, which may have been stopped."""
+    return sweep.direction.best(list(record.curve.values())) if record.value is None else record.value
 
 
 class FinalistsStage(StageTurn):
@@ -67,7 +76,7 @@ class FinalistsStage(StageTurn):
         self.seeds = [shared_seed(config.seed, index) for index in range(config.finalists.seeds)]
         self.chosen = choose(sweep, before, config.finalists.top)
         self.previous = incumbent(before, sweep.direction)
-        if not self.chosen:
+        if self.previous is None:
             raise NoFeasibleTrialError(f"{visit.key}: no trial of the sweep has finished; run a search stage first")
         self._through: set[int] = set()
         self._begin()
@@ -76,12 +85,14 @@ class FinalistsStage(StageTurn):
         sweep, key = self.sweep, self.visit.key
         tags = {"kind": "stage", "stage": self.visit.stage, "asks": self._settings.asks}
         sweep.tracker.begin(stage_key(key), SWEEP, key, {}, tags)
-        listed = ", ".join(str(record.number) for record in self.chosen)
+        listed = ", ".join(f"{r.number}{'' if r.feasible else ' (stopped)'}" for r in self.chosen)
         done = len(self.own) - len(self._resumable)
         again = f", {done} trainings done, {len(self._resumable)} to resume" if self.own else ""
         count, plural = len(self.seeds), "s of trials" if len(self.chosen) > 1 else " of trial"
+        few = len(self.chosen) < sweep.config.finalists.top
+        fewer = f" (finalists.top={sweep.config.finalists.top}: the search tried no more)" if few else ""
         sweep.progress.say(
-            f"[{key}] {self._settings.asks} the configuration{plural} {listed}, each with {count} fresh "
+            f"[{key}] {self._settings.asks} the configuration{plural} {listed}{fewer}, each with {count} fresh "
             f"seed{'s' if count > 1 else ''} and {self.budget} epochs, up to {self._bound} while they improve{again}"
         )
 

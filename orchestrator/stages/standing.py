@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from orchestrator.progress import duration, table
-from orchestrator.stages.finalists import OWN, FinalistsStage
+from orchestrator.stages.finalists import OWN, FinalistsStage, search_value
 from orchestrator.stages.notes import finalist_rows, with_spread
 from orchestrator.stages.race import Paired, paired
 from orchestrator.stages.sweep import Sweep
@@ -23,6 +23,7 @@ class Finalist:
     trial: int
     """The trial of the search that it comes from."""
     search_value: float
+    """The best that the search saw of it; of a stopped one, up to where it was stopped."""
     values: Sequence[float | None]
     """With each fresh seed; None where it was not trained to its end."""
     trials: Sequence[int | None]
@@ -34,7 +35,8 @@ class Finalist:
     spread: float | None
     """Their standard deviation; None with fewer than two."""
     as_long: float | None
-    """Mean of the same trainings within as many epochs as the search had; None where the schedule was stretched."""
+    """Mean of the same trainings within as many epochs as the search had; None where the schedule was stretched, and
+    where the search had stopped it."""
     own: float | None
     """With the seed that the search had used, trained on; None: it was not."""
     remark: str = ""
@@ -138,16 +140,15 @@ def _row(stage: FinalistsStage, finalist: TrialRecord, through: int) -> Finalist
     done = [record for record in cells if record is not None and record.feasible]
     values = [record.value for record in done if record.value is not None]
     as_long = None
-    if done and all(record.schedule_epochs == stage.search_epochs for record in done):
+    if finalist.feasible and done and all(record.schedule_epochs == stage.search_epochs for record in done):
         as_long = statistics.mean(
             direction.best([value for at, value in record.curve.items() if at <= stage.search_epochs])
             for record in done
         )
     own = stage.cell(finalist, OWN)
-    assert finalist.value is not None
     return Finalist(
         trial=finalist.number,
-        search_value=finalist.value,
+        search_value=search_value(stage.sweep, finalist),
         values=[record.value if record is not None and record.feasible else None for record in cells],
         trials=[record.number if record is not None else None for record in cells],
         epochs=[record.epochs_run if record is not None else 0 for record in cells],
@@ -166,7 +167,9 @@ def _remark(stage: FinalistsStage, finalist: TrialRecord, through: int) -> str:
     count = len(stage.costs(finalist))
     if count < through and finalist not in stage.racing(count):
         return f"dropped after {count} seeds"
-    return "time was up" if count < len(stage.seeds) else ""
+    if count < len(stage.seeds):
+        return "time was up"
+    return "" if finalist.feasible else f"stopped in the search after epoch {finalist.epochs_run}"
 
 
 def describe(sweep: Sweep, standing: Standing) -> str:
@@ -209,7 +212,7 @@ def _curse(won: Finalist, direction: Direction) -> str:
     if won.as_long is None:
         return (
             f"winner's curse: the search had {won.search_value:.4g} with the seed it chose by, the finalists have "
-            f"{won.mean:.4g} with fresh ones and a longer schedule"
+            f"{won.mean:.4g} with fresh ones in more epochs"
         )
     lucky = direction.cost(won.as_long) - direction.cost(won.search_value)
     gained = direction.cost(won.as_long) - direction.cost(won.mean)

@@ -14,7 +14,7 @@ from orchestrator.stages.search import SearchStage
 from orchestrator.stages.sweep import Sweep
 from orchestrator.stages.visits import varied
 from orchestrator.study.records import TrialRecord, searched
-from orchestrator.types import Configuration, TrialState, Value
+from orchestrator.types import Configuration, Reason, TrialState, Value
 
 _MOVED = 0.1
 """A hyperparameter tuned again has moved when it did so by this share of its searched range: our guess."""
@@ -34,8 +34,8 @@ def judge(stage: SearchStage) -> Verdict:
     if best is None and not _may_wait(stage, own):
         listed = ", ".join(f"{count} x {reason}" for reason, count in reasons.items()) or "no trial finished"
         raise NoFeasibleTrialError(
-            f"stage {stage.visit.key}: none of {len(own)} trials gave a value ({listed}); a lower "
-            "space.optimizer.lr.high, or stage time and trials, is where to look first"
+            f"stage {stage.visit.key}: none of {len(own)} trials gave a value ({listed}); "
+            f"{_remedy(reasons)} is where to look first"
         )
     base = previous.configuration if previous else sweep.base
     noise, measured = _seed_noise(stage, best)
@@ -63,6 +63,18 @@ def judge(stage: SearchStage) -> Verdict:
         audit=_audit(sweep, own),
         seconds=time.monotonic() - stage.started,
     )
+
+
+def _remedy(reasons: Counter[str]) -> str:
+    """What most often helps against the commonest of ``reasons``."""
+    commonest = reasons.most_common(1)[0][0] if reasons else ""
+    if commonest in (Reason.OUT_OF_MEMORY, Reason.HOST_OUT_OF_MEMORY):
+        return "a smaller data.batch_size or model"
+    if commonest in (Reason.HANG, Reason.TRIAL_TIMEOUT):
+        return (
+            f"what an epoch takes, beside failure.{'heartbeat_s' if commonest == Reason.HANG else 'trial_timeout_s'}"
+        )
+    return "a lower space.optimizer.lr.high, or the time and trials of the stage"
 
 
 def _may_wait(stage: SearchStage, own: Sequence[TrialRecord]) -> bool:

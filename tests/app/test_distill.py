@@ -13,6 +13,7 @@ import torch
 from orchestrator.app.main import main
 from orchestrator.config.schema import TrainerConfig
 from orchestrator.ensemble.record import load_ensemble
+from orchestrator.errors import InterruptedSweepError
 from orchestrator.serving.model import Model
 from orchestrator.tasks.digits import DigitsMLP
 from orchestrator.training import checkpoint
@@ -29,9 +30,21 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "argv", ["run.py"])
 
 
-def test_a_student_is_tuned_trained_in_pairs_and_shipped(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_student_is_tuned_trained_in_pairs_and_shipped(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     smaller = "+stages.distill.model.width=8"
-    words = [*SMALL, "stages.distill.seeds=2", smaller, "ensemble.read_test_again=true"]
+    words = [*SMALL, "stages.distill.seeds=2", smaller]
+
+    def interrupted(*_: object) -> None:
+        raise InterruptedSweepError("interrupted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("orchestrator.app.main.distill", interrupted)
+        assert main(["stage=all", "recipe.order=[lr,ensemble,distill]", *words]) == 130
+    ledger = json.loads((FOLDER / "ledger.json").read_text())
+    assert (list(ledger["stages"]), ledger["test_reads"]) == (["lr"], []), "the test split waits for the student"
+
     assert main(["stage=all", "recipe.order=[lr,ensemble,distill]", *words]) == 0
     output = capsys.readouterr().out
     assert re.search(r"the teacher brings .* \(standard error .*distill\.temperature .*distill\.weight", output)
@@ -48,7 +61,7 @@ def test_a_student_is_tuned_trained_in_pairs_and_shipped(capsys: pytest.CaptureF
     assert student["value"] == min(kept["student", seed]["value"] for seed in (0, 1))
     assert {"distill.temperature", "distill.weight"} <= student["configuration"].keys()
 
-    # Another network than the winner's, with and without the teacher; on test, because the command may read it again.
+    # Another network than the winner's, with and without the teacher; on test, which is read once, for both.
     task, splits = DigitsMLP(), DigitsMLP().splits()
     assert "another network than the winner's: width 8" in output
     for who, name in (("label_only", "label-only"), ("student", "student")):
@@ -59,7 +72,8 @@ def test_a_student_is_tuned_trained_in_pairs_and_shipped(capsys: pytest.CaptureF
             scored.append(task.score(*predict(task, network, splits.test, TrainerConfig()))["loss"])
         assert student["model"]["width"] == 8
         assert result["test"][who]["loss"] == pytest.approx(sum(scored) / 2)
-    assert len(json.loads((FOLDER / "ledger.json").read_text())["test_reads"]) == 2
+    assert len(json.loads((FOLDER / "ledger.json").read_text())["test_reads"]) == 1
+    assert output.index("[ensemble] verdict") < output.index("[distill] verdict")
 
     # The teacher: the ensemble's predictions, in the order of the training split.
     ensemble = load_ensemble(FOLDER)
@@ -134,4 +148,6 @@ def test_an_augmentation_that_changes_targets_cannot_be_followed(capsys: pytest.
     Path("mixing.py").write_text(MIXING)
     own = ["task=custom", "task.name=mixing", "task._target_=mixing.Mixing", "data.augmentation=0.5", *SMALL[1:]]
     assert main(["stage=all", "recipe.order=[lr,ensemble,distill]", *own]) == 2
-    assert "Mixing.augment changes targets" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "Mixing.augment changes targets" in said.err
+    assert "[ensemble] verdict" in said.out, "the ensemble is there all the same"

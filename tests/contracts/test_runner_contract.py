@@ -13,6 +13,8 @@ from runner_programs import Play, notes
 
 from orchestrator.config.hyperparameters import Hyperparameters, OptimizerConfig
 from orchestrator.config.schema import TaskConfig, TrainerConfig
+from orchestrator.errors import StorageError
+from orchestrator.process import killed_for_memory
 from orchestrator.runners.base import Runner
 from orchestrator.runners.inline import InlineRunner
 from orchestrator.runners.simulation import SimulationRunner
@@ -163,6 +165,44 @@ def test_no_worker_acts_on_what_is_not_durable(runner: Runner, tmp_path: Path) -
         assert began[0] >= recorder.committed("ask", number)
         assert all(began[epoch] >= recorder.committed("report", number, epoch) for epoch in (1, 2))
     assert recorder.commits[-1][0] == len(recorder.events)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_cannot_be_made_durable_is_not_acted_on(first: bool, runner: Runner, tmp_path: Path) -> None:
+    """The commit of the first trials, or of the first epoch, fails for good, as on a full disk: no worker begins or
+    trains another epoch, those that run end in good order, and the error passes through when they have.
+    """
+
+    class Full(Recorder):
+        def commit(self) -> None:
+            if first or any(event[0] == "report" for event in self.events):
+                raise StorageError("no room")
+
+    recorder = Full(trials(tmp_path, *["mark"] * 4))
+    with pytest.raises(StorageError, match="no room"):
+        runner.run(Play(), recorder)
+    # One that was asked for and waits for its worker is not begun any more.
+    trained = {number for number in range(4) if (tmp_path / f"began {number} epoch 1").exists()}
+    assert bool(trained) is not first
+    assert notes(tmp_path) == sorted(
+        note for number in trained for note in (f"began {number} epoch 1", f"closed {number} after epoch 1")
+    )
+    assert recorder.outcomes == {}
+
+
+def test_a_worker_that_the_kernel_killed_for_memory_is_named_so(
+    processes: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that somebody else killed is not."""
+    counter = tmp_path / "vmstat"
+    counter.write_text(f"oom_kill {killed_for_memory()}\n")
+    monkeypatch.setattr("orchestrator.process.OOM_COUNTERS", (counter,))
+    reasons = []
+    for do in ("killed", "starved", "killed"):
+        recorder = Recorder(trials(tmp_path, do))
+        processes.run(Play(), recorder)
+        reasons.append(recorder.outcomes[0].reason)
+    assert reasons == [Reason.WORKER_DIED, Reason.HOST_OUT_OF_MEMORY, Reason.WORKER_DIED]
 
 
 def test_nothing_to_do_ends_at_once(runner: Runner, tmp_path: Path) -> None:

@@ -16,11 +16,16 @@ import pytest
 from killed_sweeps import differences, finished, lost_or_doubled, trials, wrongly_tracked
 from leftovers import Belongings
 
+from orchestrator.preflight.registry import checks
+
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 6
+CHECKS = ("task_runs", "finite_data", "init_loss")
+"""Of the preflight: enough to be killed in."""
 WORDS = ["stage=all", "task=breast_cancer", "seed=5", f"trainer.epochs={EPOCHS}", "trainer.checkpoint_epochs=2",
          "recipe.budget={high: 1.5, medium: 1.0, low: 0.5}", "stages.joint.budget=4",
-         "finalists.top=2", "finalists.seeds=2", "finalists.budget_factor=1.5"]  # fmt: skip
+         "finalists.top=2", "finalists.seeds=2", "finalists.budget_factor=1.5",
+         f"preflight.skip=[{','.join(row.name for row in checks() if row.name not in CHECKS)}]"]  # fmt: skip
 TOTAL = round(EPOCHS * (4 * 1.5 + 3 * 1.0 + 4))
 
 
@@ -134,7 +139,14 @@ def test_ctrl_c_and_preemption_end_in_good_order_and_go_on(tmp_path: Path, undis
 
 
 def test_one_ray_worker_gives_the_trials_of_the_local_runner(tmp_path: Path, undisturbed: Path) -> None:
-    finish(tmp_path, "runner=ray", "runner.workers=1", "tracking=none")
+    """Also where Ctrl-C has come between: to every process, Ray's own among them, as a terminal sends it."""
+    words = ("runner=ray", "runner.workers=1", "tracking=none")
+    code, output = kill_after(tmp_path, 4, signal.SIGINT, *words)
+    assert code == 130, output
+    assert "the same command goes on from here" in output
+    assert "Traceback" not in output
+    finish(tmp_path, *words)
+    check(tmp_path, undisturbed)
     assert differences(sweep(tmp_path), sweep(undisturbed)) == []
 
 

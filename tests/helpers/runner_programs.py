@@ -22,8 +22,9 @@ class Play:
     """Does what the trial's configuration says in ``do``, and leaves notes in the trial's directory.
 
     ``run``: epochs up to the budget; ``raise``, ``infeasible``, ``full``, ``exit``, ``killed``, ``hang``: one epoch,
-    then that; ``creep``: epochs of 0.2 seconds without end; ``wait``: the first epoch comes when the file ``go`` is
-    there; ``refuse``: raises when called.
+    then that; ``starved``: killed, and the file ``vmstat`` counts it; ``creep``: epochs of 0.2 seconds without end;
+    ``mark``: notes each epoch that begins; ``wait``: the first epoch comes when the file ``go`` is there; ``refuse``:
+    raises when called.
     """
 
     def __call__(self, spec: TrialSpec) -> Iterator[EpochResult]:
@@ -36,6 +37,8 @@ class Play:
         try:
             for epoch in range(1, spec.epochs + 1):
                 began = time.monotonic()
+                if do == "mark":
+                    note(spec.directory, f"began {spec.number} epoch {epoch}")
                 if do == "wait":
                     wait_for(spec.directory / "go")
                 if do == "raise" and epoch == 2:
@@ -47,6 +50,10 @@ class Play:
                 if do == "exit" and epoch == 2:
                     os._exit(1)
                 if do == "killed" and epoch == 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if do == "starved" and epoch == 2:
+                    name, count = (spec.directory / "vmstat").read_text().split()
+                    (spec.directory / "vmstat").write_text(f"{name} {int(count) + 1}\n")
                     os.kill(os.getpid(), signal.SIGKILL)
                 if do == "hang" and epoch == 2:
                     note(spec.directory, f"pid {os.getpid()}")

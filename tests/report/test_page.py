@@ -14,7 +14,7 @@ import pytest
 from orchestrator import compose
 from orchestrator.app.simulate import simulate_on, simulated_sweep
 from orchestrator.masking import mask
-from orchestrator.report.answers import in_a_minute
+from orchestrator.report.answers import in_a_minute, worth
 from orchestrator.report.axes import Axis
 from orchestrator.report.html import text
 from orchestrator.report.maps import joint_share
@@ -384,6 +384,17 @@ ENSEMBLE = {
         "used": True,
     },
 }
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(-0.01, "on test it is not, by less than two"), (-0.1, "not on test: do not count on it")]
+)
+def test_what_so_few_test_examples_cannot_say_is_not_held_against_the_ensemble(
+    value: float, said: str, staged: SweepView
+) -> None:
+    tested = {"single": {"loss": 0.1}, "ensemble": {"loss": 0.1 - value}}
+    gains = {**ENSEMBLE["gains"], "test": {"value": value, "error": 0.02}}
+    assert f"better on validation; {said}" in worth(staged, {**ENSEMBLE, "test": tested, "gains": gains})
 
 
 def test_whether_the_ensemble_pays_is_said_with_its_gain_per_member(staged: SweepView) -> None:

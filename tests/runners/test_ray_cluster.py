@@ -14,6 +14,9 @@ import pytest
 from cluster_task import FREE
 from clusters import MEMORY, cluster, folders, wait_until
 from killed_sweeps import trials
+from ray._private.ray_constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
+from ray._raylet import GcsClient
+from ray.cluster_utils import Cluster
 
 from orchestrator.app.main import main
 from orchestrator.config.runner import RunnerConfig
@@ -57,8 +60,15 @@ class Epochs:
         (self.folder / "go").touch()
 
 
+def asked(found: Cluster) -> list[dict[str, float]] | None:
+    """What the autoscaler of the cluster would read; None: nothing was ever asked."""
+    kept = GcsClient(address=found.address).internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL, None)
+    return kept and json.loads(kept)
+
+
 def test_trials_go_where_they_fit_and_follow_nodes_that_join_and_die(tmp_path: Path) -> None:
-    """Two trials fit on a node's card. A second node joins, the first one is killed, and the sweep ends by itself."""
+    """Room for four trials is asked of a cluster without any. Two fit on the card of the node that joins. A second
+    one joins, the first is killed, and the sweep ends by itself."""
     project, epochs = tmp_path / "project", Epochs(tmp_path / "log")
     project.mkdir()
     shutil.copy(Path(__file__).parents[1] / "helpers" / "cluster_task.py", project)
@@ -67,13 +77,14 @@ def test_trials_go_where_they_fit_and_follow_nodes_that_join_and_die(tmp_path: P
     environment["RAY_AUTH_MODE"] = os.environ.get("RAY_AUTH_MODE", "disabled")
     with folders() as folder, cluster() as found:
         node = {"num_cpus": 3, "num_gpus": 1, "object_store_memory": MEMORY}
-        first = found.add_node(**node, temp_dir=folder())
-        words = [*WORDS, f"+task.args.log={epochs.folder}", f"runner.address={found.address}"]
+        words = [*WORDS, f"+task.args.log={epochs.folder}", f"runner.address={found.address}", "runner.workers=4"]
         command = subprocess.Popen(
             [sys.executable, str(ROOT / "run.py"), *words],
             cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         try:
+            wait_until(lambda: asked(found) == [{"CPU": 1.0, "GPU": 0.5}] * 4, "no room was asked for", command)
+            first = found.add_node(**node, temp_dir=folder())
             wait_until(lambda: epochs.waiting(first) == 2, "no two trials on the first node", command)
             second = found.add_node(**node, temp_dir=folder())
             wait_until(lambda: epochs.waiting(second) == 2, "no two trials on the node that joined", command)
@@ -83,9 +94,13 @@ def test_trials_go_where_they_fit_and_follow_nodes_that_join_and_die(tmp_path: P
             wait_until(lambda: not any(map(psutil.pid_exists, lost)), "workers of the lost node live", command)
             epochs.let_go()
             output, _ = command.communicate(timeout=60)
+            assert asked(found) == [], "the cluster would stay large"
         finally:
             command.kill()
     assert command.returncode == 0, output
+    assert (
+        "4 workers are asked for; a trial needs 1 CPU and 0.5 GPU, Ray's nodes are 1 with 0 CPU and 0 GPU" in output
+    )
     noted = epochs.all()
     places = {(entry["node"], entry["process"]) for entry in noted}
     assert Counter(node for node, _ in places) == {first.node_id: 2, second.node_id: 2}

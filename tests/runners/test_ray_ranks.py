@@ -52,14 +52,20 @@ def test_ranks_on_two_nodes_train_what_one_worker_trains_and_outlive_a_node(
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment["RAY_AUTH_MODE"] = os.environ.get("RAY_AUTH_MODE", "disabled")
     ranks = ["trainer.workers=2", "runner.cpus_per_trial=2", f"+task.args.folder={log}", "+task.args.how=waits"]
+    ranks.append("runner.workers=1")
     with folders() as folder, cluster() as found:
         node = {"num_cpus": 1, "object_store_memory": MEMORY}
-        nodes = [found.add_node(**node, temp_dir=folder()) for _ in range(2)]
         command = subprocess.Popen(
             [sys.executable, str(ROOT / "run.py"), *WORDS, *ranks, f"runner.address={found.address}"],
             cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         try:
+            # It waits for room meanwhile.
+            nodes = [found.add_node(**node, temp_dir=folder()) for _ in range(2)]
+            alone = tmp_path / "alone"
+            alone.mkdir()
+            monkeypatch.chdir(alone)
+            assert main([*WORDS, "runner=inline"]) == 0
             wait_until((log / "waiting").exists, "the ranks have not met", command)
             before = [on(each, log) for each in nodes]
             assert [len(each) for each in before] == [1, 1]
@@ -78,10 +84,6 @@ def test_ranks_on_two_nodes_train_what_one_worker_trains_and_outlive_a_node(
     [trial] = trials(project / "sweeps" / "ranked-seed3")
     assert (trial["state"], sorted(trial["curve"])) == ("COMPLETE", list(range(1, EPOCHS + 1)))
     assert not any(psutil.pid_exists(pid) for each in before for pid in each)
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    monkeypatch.chdir(alone)
-    assert main([*WORDS, "runner=inline"]) == 0
     here, there = weights(project), weights(alone)
     assert here.keys() == there.keys()
     assert all(torch.allclose(here[name], there[name], atol=1e-6, rtol=0) for name in here)

@@ -55,6 +55,24 @@ def test_the_best_distinct_configurations_are_trained_for_longer_with_the_same_f
     assert {(t.state, t.epochs_run) for t in own} == {(TrialState.COMPLETE, 4 * 9)}
 
 
+def test_where_too_few_came_to_their_end_the_best_of_those_that_were_stopped_follow() -> None:
+    words = ["sampler=random", "pruner=halving", "n_trials=9", "finalists.top=8", "finalists.race=0"]
+    found = simulate(command("stage=all", "recipe.order=[lr,finalists]", *words), falling, finalists=True)
+    searched = [t for t in found.trials if not t.finalist]
+    whole = sorted((t for t in searched if t.state is TrialState.COMPLETE), key=lambda t: t.value)
+    stopped = [t for t in searched if t.state is TrialState.PRUNED]
+    stopped.sort(key=lambda t: min(t.curve.values()))
+    assert len(whole) < 8 < len(searched)
+    order = list(dict.fromkeys(t.repeats for t in found.trials if t.finalist))
+    assert order == [t.number for t in [*whole, *stopped]][:8]
+    # Only what had come to its end goes on from its checkpoint.
+    assert {t.parent for t in found.trials if t.finalist} - {None} <= {t.number for t in whole}
+    rows = {row["trial"]: row for row in found.ledger.finished["finalists"]["finalists"]}
+    last = rows[order[-1]]
+    assert last["search_value"] == min(found.trials[order[-1]].curve.values())
+    assert last["remark"].startswith("stopped in the search after epoch ")
+
+
 def test_what_differs_only_in_what_has_no_effect_is_one_configuration() -> None:
     starts = "[{optimizer: {lr: 0.03}},{optimizer: {lr: 0.03}, schedule: {final: 0.5}},{optimizer: {lr: 0.02}}]"
     words = ("stage=all", "recipe.order=[decay,finalists]", "sampler=random", "pruner=none", "n_trials=3")
