@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 TASKS = ("digits_mlp", "digits_cnn", "breast_cancer", "diabetes")
 BASELINE = ("optimizer.name=adamw", "optimizer.lr=0.001")
@@ -107,12 +108,14 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], help="overrides for every command")
     options = parser.parse_args()
     jobs = [(task, seed, options.set) for task in options.tasks for seed in options.seeds]
+    rows: list[dict[str, Any]] = []
     with multiprocessing.get_context("spawn").Pool(options.jobs, maxtasksperchild=1) as pool:
-        rows = pool.map(one, jobs, chunksize=1)
-    columns = list(rows[0])
-    print("  ".join(f"{column:>13}" for column in columns))
-    for row in rows:
-        print("  ".join(f"{row[c]:>13.4g}" if isinstance(row[c], float) else f"{row[c]!s:>13}" for c in columns))
+        for row in pool.imap(one, jobs):
+            if not rows:
+                print("  ".join(f"{column:>13}" for column in row))
+            cells = (f"{cell:>13.4g}" if isinstance(cell, float) else f"{cell!s:>13}" for cell in row.values())
+            print("  ".join(cells), flush=True)
+            rows.append(row)
     pairs = (("recipe", "adamw"), ("recipe", "random"), ("recipe ens.", "random ens."), ("recipe ens.", "recipe"))
     for task in options.tasks:
         own = [row for row in rows if row["task"] == task]

@@ -7,7 +7,6 @@
 #SBATCH --mem=0
 #SBATCH --time=24:00:00
 #SBATCH --signal=B:TERM@120
-#SBATCH --dependency=singleton
 #SBATCH --no-kill
 #SBATCH --requeue
 #SBATCH --open-mode=append
@@ -15,9 +14,10 @@
 # sbatch examples/cluster/slurm.sh stage=all task=custom task.name=mine task._target_=mine.Mine runner=cluster
 #
 # Starts Ray on the allocated nodes and runs the command on the first of them. Two minutes before the time limit the
-# command is told to stop: it checkpoints what runs. Submit it again, or several times in advance (singleton: one runs
-# at a time), and the same command goes on. The environment with this package must be active, on a file system that
-# all nodes share. What Ray says is in slurm-JOB-ray.log.
+# command is told to stop: it checkpoints what runs. Submit it again, or several times in advance with
+# --job-name=MINE --dependency=singleton (one of that name runs at a time), and the same command goes on. The
+# environment with this package must be active, on a file system that all nodes share. What Ray says is in
+# slurm-JOB-ray.log.
 set -euo pipefail
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")

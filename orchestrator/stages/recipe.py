@@ -32,7 +32,7 @@ class StageSequence:
         sweep: the open sweep.
         names: its search stages, in order.
         stopping: whether the command is to end.
-        workers: trials that run at a time.
+        workers: trials that run at a time, where the settings do not say how many are wanted.
         usage: the meter of the workers' time; None: a new one.
     """
 
@@ -46,7 +46,8 @@ class StageSequence:
     ) -> None:
         self._sweep = sweep
         self._stopping = stopping
-        self._workers = workers
+        # Fewer may run now: a cluster may grow.
+        self._workers = sweep.config.runner.workers or workers
         self.usage = usage or Utilisation(workers)
         self._usage_before: dict[str, dict[str, float]] = {}
         asking = []

@@ -25,6 +25,7 @@ from orchestrator.study.pruners import next_rung, warming_up
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.space import SearchSpace
 from orchestrator.study.surrogate import Array
+from orchestrator.study.threads import on_one_thread
 from orchestrator.types import Configuration, Direction, TrialState
 
 _BASES = 3
@@ -111,6 +112,7 @@ class Advisor:
         """Take in a trial of whatever stage as it stands now."""
         self._known.observe(record)
 
+    @on_one_thread
     def propose(self, number: int, left: int | None = None) -> Proposal | None:
         """The trial ``number`` of the sweep; None if nothing is affordable.
 
@@ -137,6 +139,7 @@ class Advisor:
             return found
         return self._promotion(stopped[best_old]) if best_old is not None else None
 
+    @on_one_thread
     def goes_on(self, record: TrialRecord, left: int | None = None) -> bool:
         """Whether ``record``, which has just reported, is the best use of its worker.
 
@@ -162,6 +165,7 @@ class Advisor:
         rivals = [float(self._options(belief, rng).gains.max()), *_gains_of(belief, others)]
         return bool(_gains_of(belief, [root])[0] >= max(rivals))
 
+    @on_one_thread
     def seed_noise(self, value: float) -> float | None:
         """The surrogate's estimate of the standard deviation between seeds around ``value``."""
         belief = self._believe()
@@ -171,12 +175,14 @@ class Advisor:
         running = sorted(self._known.by_state[TrialState.RUNNING] - {without})
         return self._known.believe({root: self._target(root) for root in running})
 
+    @on_one_thread
     def likeliest(self, configurations: Sequence[Configuration]) -> list[Configuration]:
         """Those that will hardly fail, by what has failed so far; if there is none, that with the best chance."""
         chances = self._chances(configurations)
         found = [item for item, chance in zip(configurations, chances, strict=True) if chance >= LIKELY]
         return found or [configurations[at] for at in np.argsort(-chances)[:1]]
 
+    @on_one_thread
     def likely(self, configuration: Configuration) -> bool:
         """Whether it will hardly fail, by what has failed so far."""
         return bool(self._chances([configuration])[0] >= LIKELY)
