@@ -223,7 +223,7 @@ def run_tune(clock: Clock, trials: int, sampler: str, folder: Path, *, tracked: 
             clock.end()
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init(address="local", num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, logging_level="error")
     chosen = optuna.samplers.RandomSampler(seed=0) if sampler == "random" else optuna.samplers.TPESampler(seed=0)
     space = {"lr": FloatDistribution(LOW, HIGH, log=True)}
     callback = MLflowLoggerCallback(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}", experiment_name="tune")

@@ -52,7 +52,10 @@ def main() -> None:
     optuna = OptunaSearch(seed=5, points_to_evaluate=start)
     random = BasicVariantGenerator(points_to_evaluate=start, random_state=5)
     path = {"env_vars": {"PYTHONPATH": str(HERE.parents[1] / "benchmarks")}}
-    ray.init(num_cpus=1, include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False, runtime_env=path)
+    ray.init(
+        address="local", num_cpus=1, include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False,
+        runtime_env=path,
+    )  # fmt: skip
     tuner = tune.Tuner(
         Lookup,
         param_space=tune_space(bench.SPACE),
