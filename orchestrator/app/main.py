@@ -217,8 +217,8 @@ def _combine(sweep: Sweep, names: Sequence[str], stopping: Callable[[], bool]) -
             if not stopping():
                 _distill(sweep, name, stopping, judge if name == coming else None)
     except OrchestratorError as error:
-        # No student: the ensemble is there all the same.
-        if judge is not None and not isinstance(error, InterruptedSweepError):
+        # No student: the ensemble is there all the same. (A full disk stops its judge, too.)
+        if judge is not None and not isinstance(error, (InterruptedSweepError, StorageError)):
             judge()
         raise
 

@@ -21,6 +21,13 @@ _MOVED = 0.1
 _RISING = 0.01
 """A curve still rises when the last tenth of it brought this share of all that it brought: our guess."""
 
+_REMEDIES: dict[str, str] = {
+    Reason.OUT_OF_MEMORY: "a smaller data.batch_size or model",
+    Reason.HOST_OUT_OF_MEMORY: "a smaller data.batch_size or model",
+    Reason.HANG: "what an epoch takes, beside failure.heartbeat_s,",
+    Reason.TRIAL_TIMEOUT: "what a trial takes, beside failure.trial_timeout_s,",
+}
+
 
 def judge(stage: SearchStage) -> Verdict:
     """The visit's answer, when all its trials have ended.
@@ -68,13 +75,7 @@ def judge(stage: SearchStage) -> Verdict:
 def _remedy(reasons: Counter[str]) -> str:
     """What most often helps against the commonest of ``reasons``."""
     commonest = reasons.most_common(1)[0][0] if reasons else ""
-    if commonest in (Reason.OUT_OF_MEMORY, Reason.HOST_OUT_OF_MEMORY):
-        return "a smaller data.batch_size or model"
-    if commonest in (Reason.HANG, Reason.TRIAL_TIMEOUT):
-        return (
-            f"what an epoch takes, beside failure.{'heartbeat_s' if commonest == Reason.HANG else 'trial_timeout_s'}"
-        )
-    return "a lower space.optimizer.lr.high, or the time and trials of the stage"
+    return _REMEDIES.get(commonest, "a lower space.optimizer.lr.high, or the time and trials of the stage")
 
 
 def _may_wait(stage: SearchStage, own: Sequence[TrialRecord]) -> bool:

@@ -1,7 +1,7 @@
 """The search's linear algebra on one thread.
 
 Its matrices have a few hundred rows. BLAS would divide them among all cores of the machine, where trials work: on two
-busy cores that took five times the time (``benchmarks/scale.py``). And sums come out the same wherever they are made.
+busy cores that took six times the CPU (``benchmarks/scale.py``). And sums come out the same wherever they are made.
 """
 
 import threading
