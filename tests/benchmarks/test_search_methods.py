@@ -148,13 +148,13 @@ def test_naive_staging_changes_one_hyperparameter_at_a_time(bench: ModuleType) -
 
 
 def test_tune_itself_runs_the_same_trials_for_as_long(bench: ModuleType, tmp_path: Path) -> None:
-    kind, count = "optuna", 14
-    command = [sys.executable, str(Path(__file__).with_name("tune_itself.py")), kind, str(count), str(tmp_path)]
+    count = 14
+    command = [sys.executable, str(Path(__file__).with_name("tune_itself.py")), str(count), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=True)
     real = [tuple(trial) for trial in json.loads(done.stdout.splitlines()[-1])]
     objective = TimedObjective(bench, "one", 50)
     with pytest.raises(bench.BudgetSpent):
-        load(f"ray_{kind}_asha")(objective, 5, bench.DEFAULT)
+        load("ray_optuna_asha")(objective, 5, bench.DEFAULT)
     played = [(config, objective._paid[objective._key(config)]) for config in objective._inner.order]
     assert len({length for _, length in real}) > 2
     assert real == played[:count]

@@ -1,6 +1,6 @@
 """Run Ray Tune itself, one trial at a time, on the stand-in for lcbench; print its trials as JSON.
 
-Arguments: ``optuna`` or ``random``, the number of trials, an empty folder.
+Arguments: the number of trials, an empty folder.
 """
 
 import json
@@ -17,7 +17,6 @@ sys.path.insert(0, str(HERE.parents[1] / "benchmarks"))
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
 from ray.tune.schedulers import ASHAScheduler  # noqa: E402
-from ray.tune.search import BasicVariantGenerator  # noqa: E402
 from ray.tune.search.optuna import OptunaSearch  # noqa: E402
 from search_methods.objective import TimedObjective, load_lcbench  # noqa: E402
 from search_methods.ray_peers import METRIC, tune_space  # noqa: E402
@@ -46,11 +45,9 @@ class Lookup(tune.Trainable):  # type: ignore[misc]
 
 
 def main() -> None:
-    kind, trials, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    trials, folder = int(sys.argv[1]), sys.argv[2]
     bench = load_lcbench(HERE / "fake_lcbench")
     start = [dict(bench.DEFAULT)]
-    optuna = OptunaSearch(seed=5, points_to_evaluate=start)
-    random = BasicVariantGenerator(points_to_evaluate=start, random_state=5)
     path = {"env_vars": {"PYTHONPATH": str(HERE.parents[1] / "benchmarks")}}
     ray.init(
         address="local", num_cpus=1, include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False,
@@ -62,7 +59,7 @@ def main() -> None:
         tune_config=tune.TuneConfig(
             metric=METRIC,
             mode="max",
-            search_alg={"optuna": optuna, "random": random}[kind],
+            search_alg=OptunaSearch(seed=5, points_to_evaluate=start),
             scheduler=ASHAScheduler(max_t=bench.EPOCHS),
             num_samples=trials,
             max_concurrent_trials=1,

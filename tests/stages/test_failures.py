@@ -68,7 +68,8 @@ def test_the_command_ends_when_too_many_trials_fail_for_no_reason_to_be_learnt(r
 
 def test_divergence_and_lack_of_memory_are_for_the_sampler_to_learn() -> None:
     for reason in (Reason.DIVERGED, Reason.NON_FINITE, Reason.OUT_OF_MEMORY, Reason.HOST_OUT_OF_MEMORY):
-        with pytest.raises(NoFeasibleTrialError, match=f"20 x {reason}"):
+        remedy = "smaller data.batch_size" if reason.of_memory else "lower space.optimizer.lr.high"
+        with pytest.raises(NoFeasibleTrialError, match=rf"20 x {reason}\); a {remedy}"):
             simulate(command("stage=lr", "n_trials=20"), Failing(reason, 10**6))
 
 
