@@ -94,6 +94,25 @@ class Decision(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """The most memory that a trial held at a time, beyond what its worker held before it."""
+
+    where: str
+    """``host`` or ``gpu``."""
+    peak_bytes: int
+    limit_bytes: int
+    """What there is for all trials there."""
+    held_bytes: int = 0
+    """What the worker takes there beside it: what it held before (libraries, data, the GPU's context), and what its
+    allocator keeps."""
+
+    @property
+    def footprint(self) -> int:
+        """What the trial and its worker take together, in bytes."""
+        return self.peak_bytes + self.held_bytes
+
+
+@dataclass(frozen=True, slots=True)
 class TrialSpec:
     """All that a worker needs to know to run one trial."""
 
@@ -121,6 +140,8 @@ class TrialSpec:
     """Epochs that the learning-rate schedule covers, after which the rate stays; None: the budget."""
     reported: int = 0
     """Epochs, from the first one on, that the driver has noted for good: they need not be reported again."""
+    memory: tuple[MemoryUse, ...] = ()
+    """The most that it is expected to take, in each place where that is known; see ``runner.pack``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,25 +152,6 @@ class Work:
     """Since it was asked."""
     fresh: bool = False
     """Whether it is the first answer of a new worker."""
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryUse:
-    """The most memory that a trial held at a time, beyond what its worker held before it."""
-
-    where: str
-    """``host`` or ``gpu``."""
-    peak_bytes: int
-    limit_bytes: int
-    """What there is for all trials there."""
-    held_bytes: int = 0
-    """What the worker takes there beside it: what it held before (libraries, data, the GPU's context), and what its
-    allocator keeps."""
-
-    @property
-    def footprint(self) -> int:
-        """What the trial and its worker take together, in bytes."""
-        return self.peak_bytes + self.held_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,9 @@ class RunnerConfig:
     gpus_per_trial: float = Field(default=0.0, ge=0.0)
     """GPUs per trial; 0.25 puts four trials on a card."""
     pack: Literal["auto"] | None = None
-    """auto: as many trials at a time on a card, and in a machine's memory, as fit by the largest peak measured; the
-    first ones by gpus_per_trial, and without GPUs by themselves. null: gpus_per_trial and workers decide."""
+    """auto: a trial begins where a card, and a machine's memory, has room for all that it may take, by what others of
+    the sweep were measured to take; the first ones by gpus_per_trial, and without GPUs by themselves. null:
+    gpus_per_trial and workers decide."""
     memory_gb: float | None = Field(default=None, gt=0)
     """pack=auto: gigabytes of this machine's memory for all trials; null: what is free when the command begins, and
     on Ray seven tenths of it. Nodes of a cluster say it themselves (ray start --memory)."""

@@ -10,7 +10,8 @@ import ray
 
 from orchestrator.config.runner import RunnerConfig
 from orchestrator.errors import ConfigError
-from orchestrator.runners.packing import Footprints, grid
+from orchestrator.runners.packing import Footprints, grid, share
+from orchestrator.types import TrialSpec
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Need:
     ranks: int = 1
     memory: int = 0
     """Bytes of the node's memory; 0: not counted."""
+    card: int = 0
+    """Bytes of a card that Ray was not asked for: all trials see the first one."""
 
     @classmethod
     def of(cls, config: RunnerConfig, ranks: int) -> "Need":
@@ -57,8 +60,33 @@ def alive() -> dict[str, Mapping[str, float]]:
     return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
 
 
+def hold(nodes: Sequence[Mapping[str, float]], needs: Sequence[Need]) -> bool:
+    """Whether ``nodes`` (resources) hold trials of one rank with such ``needs`` at a time, each in the first place
+    with room. Ray may place them otherwise; one that it finds no room for waits."""
+    free = [(dict(node), [1.0] * int(node.get("GPU", 0))) for node in nodes]
+    for need in needs:
+        place = next((place for place in free if _room(*place, need)), None)
+        if place is None:
+            return False
+        resources, cards = place
+        resources["CPU"] -= need.cpus
+        resources["memory"] = resources.get("memory", 0.0) - need.memory
+        if need.gpus:
+            cards[next(index for index, card in enumerate(cards) if card >= need.gpus - _ROUNDING)] -= need.gpus
+    return True
+
+
+_ROUNDING = 1e-6
+
+
+def _room(resources: Mapping[str, float], cards: Sequence[float], need: Need) -> bool:
+    enough = resources.get("CPU", 0) >= need.cpus and resources.get("memory", 0) >= need.memory
+    return enough and (not need.gpus or any(card >= need.gpus - _ROUNDING for card in cards))
+
+
 class Plan:
-    """How many trials run at a time, and what each of them gets.
+    """How many trials run at a time, and what each of them gets; with ``runner.pack`` the
+    :class:`~orchestrator.runners.packing.Places` of trials.
 
     Args:
         config: where trials run.
@@ -67,42 +95,50 @@ class Plan:
 
     def __init__(self, config: RunnerConfig, ranks: int) -> None:
         self._most = config.workers
-        self._asked = Need.of(config, ranks)
+        self.need = Need.of(config, ranks)
+        """What each trial gets, where that does not depend on what it takes."""
         self.packs = config.pack is not None
-        self.footprints = Footprints(round(1 / config.gpus_per_trial) if config.gpus_per_trial else 1)
+        self.footprints = Footprints()
 
     @property
     def workers(self) -> int:
-        """How many trials fit on the nodes that are up now."""
-        need, nodes = self.need(), alive().values()
-        fit = sum(places(resources, need) for resources in nodes) // need.ranks
-        if self.packs and not need.gpus and not need.memory and self.footprints.at_once() is not None:
-            # Nothing is known of their memory yet.
+        """How many trials fit on the nodes that are up now, of the smallest that were seen where they are packed."""
+        need = self.given(None) if self.packs else self.need
+        fit = sum(places(resources, need) for resources in alive().values()) // need.ranks
+        if self.packs and not self.footprints.known and not need.gpus:
             fit = min(fit, 1)
-        if self.packs and not need.gpus and self.footprints.need("gpu") is not None:
-            # Cards that Ray was not asked for: all see the first one.
-            fit = min(fit, self.footprints.at_once() or fit)
         return fit if self._most is None else min(fit, self._most)
 
-    def need(self, alone: bool = False) -> Need:
-        """What the next trial gets.
-
-        Args:
-            alone: a whole card, or without cards the memory of a whole node.
-        """
-        need, packed = self._asked, self.footprints
-        if not self.packs:
-            return need
-        largest = max((int(node.get("memory", 0)) for node in alive().values()), default=0)
+    def given(self, spec: TrialSpec | None, alone: bool = False) -> Need:
+        """See :class:`~orchestrator.runners.packing.Places`: a share of a card, and of a node's memory."""
+        need, largest = self.need, max((int(node.get("memory", 0)) for node in alive().values()), default=0)
         gpus = need.gpus and 1.0
         if alone:
             return replace(need, gpus=gpus, memory=0 if gpus else largest)
-        memory = packed.need("host")
-        if memory is not None:
-            need = replace(need, memory=min(grid(memory), largest))
-        if gpus and packed.need("gpu") is not None:
-            need = replace(need, gpus=1 / (packed.at_once() or 1))
-        return need
+        expected, total = self.footprints.expected(spec), self.footprints.totals.get("gpu")
+        if "host" in expected:
+            # Never more than there is, or it could never run.
+            need = replace(need, memory=min(grid(expected["host"]), largest))
+        if "gpu" in expected and gpus and total:
+            return replace(need, gpus=share(expected["gpu"] / total))
+        return replace(need, card=expected.get("gpu", 0))
+
+    def measured(self, given: Need, spec: TrialSpec) -> Need:
+        """See :class:`~orchestrator.runners.packing.Places`. What Ray has given stays; what it knows nothing of is
+        counted from now on."""
+        now = self.given(spec)
+        return replace(given, memory=max(given.memory, now.memory), card=max(given.card, now.card))
+
+    def fit(self, given: Sequence[Need]) -> bool:
+        """See :class:`~orchestrator.runners.packing.Places`."""
+        if not self.footprints.known and not self.need.gpus:
+            return len(given) == 1
+        cards = self.footprints.totals.get("gpu", 0)
+        return sum(need.card for need in given) <= cards and hold(list(alive().values()), given)
+
+    def shared(self, given: Need) -> bool:
+        """See :class:`~orchestrator.runners.packing.Places`."""
+        return given.gpus < 1
 
 
 def runtime_env(config: RunnerConfig, leave_out: Sequence[Path]) -> dict[str, Any] | None:

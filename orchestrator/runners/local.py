@@ -12,7 +12,7 @@ from orchestrator.process import WorkerProcess
 from orchestrator.runners.base import Controller
 from orchestrator.runners.guard import Guarded
 from orchestrator.runners.limits import Clock
-from orchestrator.runners.packing import Footprints, OneMachine, free_memory
+from orchestrator.runners.packing import Machine, Packing, free_memory
 from orchestrator.types import Decision, End, Outcome, TrialProgram, TrialSpec
 
 LOOK_S = 1.0
@@ -71,19 +71,18 @@ class LocalRunner:
         self._pool: list[_Worker] = []
         self._failed_starts = 0
         memory = free_memory() if config.memory_gb is None else int(config.memory_gb * 1e9)
-        self._footprints = Footprints(1, memory) if config.pack else None
+        self._machine = Machine(memory) if config.pack else None
         self._environment = {"OMP_NUM_THREADS": str(config.cpus_per_trial), **os.environ}
 
     @property
     def workers(self) -> int:
-        """How many trials run at a time, for all that is known of their memory."""
-        fit = None if self._footprints is None else self._footprints.at_once()
-        return self._most if fit is None else min(fit, self._most)
+        """How many trials run at a time, unless memory holds fewer; one before it is known what they take of it."""
+        return self._most if self._machine is None or self._machine.footprints.known else 1
 
     def run(self, program: TrialProgram, controller: Controller) -> None:
         """See :class:`~orchestrator.runners.base.Runner`."""
-        if self._footprints is not None:
-            controller = OneMachine(controller, self._footprints)
+        if self._machine is not None:
+            controller = Packing(controller, self._machine)
         job = _Job(controller, pickle.dumps(program))
         for worker in self._pool:
             worker.load(job.program)

@@ -41,7 +41,7 @@ class Room:
         """Ask for room for all trials at a time, if there is somebody to ask."""
         if self._grows:
             self._asked = True
-            bundles = [{name: part for name, part in bundle.items() if part} for bundle in self._plan.need().bundles]
+            bundles = [{name: part for name, part in bundle.items() if part} for bundle in self._plan.need.bundles]
             request_resources(bundles=bundles * (self._config.workers or 0))
 
     def give_back(self) -> None:

@@ -5,6 +5,7 @@ is Tune's own event loop without what it would write, print or keep: files and a
 every trial that ever ran. ``benchmarks/overhead.py`` compares the two.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -38,6 +39,8 @@ from orchestrator.types import End, Outcome, Reason, TrialSpec, Work
 
 MOST_WORKERS = 1_000_000
 """Free workers that are kept: all."""
+PATIENCE_S = 10.0
+"""Seconds that a trial may wait for Ray to find room for it before no other begins: our guess."""
 BATCH_S = 0.02
 """Seconds for which answers are collected before they are made durable and acted on: a few times what that costs."""
 
@@ -52,9 +55,8 @@ def run_trials(program: bytes, path: list[str], controller: Controller, plan: Pl
         plan: how many trials fit, and what each gets; asked again and again.
         room: for how long none may fit.
 
-    Raises what :meth:`~orchestrator.runners.room.Room.wait` does.
-    """
-    packing = Packing(controller, plan.footprints) if plan.packs else None
+    Raises what :meth:`~orchestrator.runners.room.Room.wait` does."""
+    packing = Packing(controller, plan) if plan.packs else None
     bridge = Bridge(packing or controller)
     loop = _Loop(bridge, plan, packing, {"program": program, "path": path})
     try:
@@ -82,6 +84,7 @@ class _Trial(Trial):  # type: ignore[misc]
         super().__init__(
             "trial", stub=True, trial_id=trial_id, config={"spec": spec}, placement_group_factory=resources
         )
+        self.asked = time.monotonic()
 
     def set_ray_actor(self, ray_actor: Any) -> None:
         """Tune would also ask the worker for its address and time here: a call for each trial."""
@@ -91,7 +94,7 @@ class _Trial(Trial):  # type: ignore[misc]
 class _AskTell(SearchAlgorithm):  # type: ignore[misc]
     """Tune's view of ``ask`` and ``tell``."""
 
-    def __init__(self, bridge: Bridge, plan: Plan, packing: Packing | None) -> None:
+    def __init__(self, bridge: Bridge, plan: Plan, packing: Packing[Need] | None) -> None:
         self._bridge = bridge
         self._plan = plan
         self._packing = packing
@@ -102,10 +105,8 @@ class _AskTell(SearchAlgorithm):  # type: ignore[misc]
         if spec is None:
             self._finished = self._bridge.done
             return None
-        alone = self._packing is not None and spec.number in self._packing.alone
-        if alone:
-            self._bridge.draining.add(trial_id)
-        return _Trial(spec, trial_id, _place(self._plan.need(alone)))
+        need = self._plan.need if self._packing is None else self._packing.running[spec.number]
+        return _Trial(spec, trial_id, _place(need))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         died = Outcome(End.FAILED, Reason.WORKER_DIED, "its worker process or the node it was on died")
@@ -151,30 +152,22 @@ def _lost(actor: Any) -> bool:
 
 @dataclass(frozen=True)
 class _Call:
-    """Something that a worker is to do."""
+    """Something that a worker is to do; with ``arguments``, what the trial is, that begins."""
 
     trial: Trial
     method: str
     on_result: Callable[..., None]
     arguments: tuple[Any, ...] = ()
-    """What the trial is, where it begins."""
 
 
 class _Loop(TuneController):  # type: ignore[misc]
     """Tune's event loop, without its files, and with workers that stay."""
 
-    def __init__(
-        self,
-        bridge: Bridge,
-        plan: Plan,
-        packing: Packing | None,
-        arguments: dict[str, Any],
-    ) -> None:
-        need = plan.need()
+    def __init__(self, bridge: Bridge, plan: Plan, packing: Packing[Need] | None, arguments: dict[str, Any]) -> None:
+        need = plan.need
         self._plan = plan
-        self._next = _place(need)
-        # What Tune believes that there is; Ray itself knows which node has it.
-        self._total: dict[str, float] = dict(need.bundles[0])
+        # What Tune believes that there is. Where trials get different shares, only Ray knows how many fit.
+        self._total = dict.fromkeys((*need.bundles[0], "memory"), math.inf)
         super().__init__(
             search_alg=_AskTell(bridge, plan, packing),
             scheduler=_Reporting(bridge),
@@ -192,8 +185,8 @@ class _Loop(TuneController):  # type: ignore[misc]
         self._arguments = arguments
         # No environment of its own, so that Ray takes a process that it has started in advance.
         self._worker_class = ray.remote(TrialWorker if need.ranks == 1 else RankedWorker)
-        # A free worker is kept for the next trial, also while a stage waits for its last one.
-        self._actor_cache.increase_max(self._next, MOST_WORKERS)
+        # Free workers that hold such shares are kept for the next trial, also while a stage waits for its last one.
+        self._kept: set[PlacementGroupFactory] = set()
 
     def follow_nodes(self, room: Room) -> None:
         """Use as many workers as fit on the nodes that are up, and none that is gone."""
@@ -207,22 +200,19 @@ class _Loop(TuneController):  # type: ignore[misc]
             self._end_free(lambda request, actor: _lost(actor))
         self._bridge.workers = workers
         self._max_pending_trials = max(1, workers)
-        self._follow_need()
-        # Where trials get different shares, only Ray knows how many fit.
-        count = MOST_WORKERS if self._plan.packs else workers
-        self._total.update({name: amount * count for name, amount in self._next.bundles[0].items()})
+        if self._plan.packs:
+            self._make_room()
+        else:
+            self._total.update({name: amount * workers for name, amount in self._plan.need.bundles[0].items()})
 
-    def _follow_need(self) -> None:
-        """Free workers go that hold another share of a card or of memory than the next trial gets, and all of them
-        where one is to have it to itself."""
-        now = _place(self._plan.need())
-        if now != self._next:
-            self._actor_cache.decrease_max(self._next, MOST_WORKERS)
-            self._actor_cache.increase_max(now, MOST_WORKERS)
-            self._next = now
-            self._end_free(lambda request, actor: request != now)
-        if self._bridge.draining:
-            self._end_free(lambda request, actor: True)
+    def _make_room(self) -> None:
+        """For trials that wait for Ray to place them end free workers of other shares, and hold back later ones."""
+        pending = [trial for trial in self._trials if trial.status == Trial.PENDING]
+        if pending:
+            wanted = {trial.placement_group_factory for trial in pending}
+            self._end_free(lambda request, actor: request not in wanted)
+        late = time.monotonic() - PATIENCE_S
+        self._bridge.draining |= {trial.trial_id for trial in pending if trial.asked < late}
 
     def _end_free(self, which: Callable[[PlacementGroupFactory, Any], bool]) -> None:
         """End the free workers of which ``which`` says so, of what they hold and who they are."""
@@ -247,11 +237,15 @@ class _Loop(TuneController):  # type: ignore[misc]
 
     def _schedule_trial_actor(self, trial: Trial) -> None:
         """A free worker for ``trial``, or a new one."""
+        request = trial.placement_group_factory
+        if request not in self._kept:
+            self._kept.add(request)
+            self._actor_cache.increase_max(request, MOST_WORKERS)
         if self._maybe_reuse_cached_actor(trial):
             return
         actor = self._actor_manager.add_actor(
             cls=self._worker_class,
-            resource_request=trial.placement_group_factory,
+            resource_request=request,
             kwargs=self._arguments,
             on_start=self._actor_started,
             on_stop=self._actor_stopped,

@@ -23,6 +23,7 @@ from orchestrator.stages.measured import MeasuredEpochs
 from orchestrator.stages.studies import STUDY_FILE, StudyPlace
 from orchestrator.stages.visits import stage_of, varied
 from orchestrator.stores import below, parse_location
+from orchestrator.study.expected_memory import ExpectedMemory
 from orchestrator.study.pruners import make_pruner
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.samplers import check_sampler
@@ -193,6 +194,9 @@ class Sweep:
             direction=self.direction,
         )
         self.measured = MeasuredEpochs(self.folder / "trials")
+        self.expected_memory = ExpectedMemory(plan.space)
+        for record in self.study.records:
+            self.expected_memory.observe(record)
         self.failures = Failures(plan.config.failure)
         self.tracker: Tracker
         self._promotes_any = promotes_any

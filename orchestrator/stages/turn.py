@@ -82,6 +82,7 @@ class StageTurn:
             heartbeat_s=failure.heartbeat_s,
             schedule_epochs=record.schedule_epochs,
             reported=self._reported(record),
+            memory=self.sweep.expected_memory.of(record.configuration) if self.sweep.config.runner.pack else (),
         )
 
     def _reported(self, record: TrialRecord) -> int:
@@ -104,6 +105,7 @@ class StageTurn:
             self.sweep.tracker.log(trial_key(number), result.epoch, result.metrics)
         if result.memory:
             study.note_memory(number, result.memory)
+            self.sweep.expected_memory.observe(study[number])
         if result.note:
             self.sweep.progress.say(f"[{self.visit.key}] trial {number}: {result.note}")
         self._show()

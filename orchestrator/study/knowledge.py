@@ -154,7 +154,7 @@ class Knowledge:
         return [self._cost(record, epoch) if record.inherited < epoch else None for epoch in self._marks]
 
     def _cost(self, record: TrialRecord, epoch: int) -> float | None:
-        """The best up to ``epoch``, as a trial is worth the best of its curve: what overfits is good before it does."""
+        """The best up to ``epoch``: a trial is worth the best of its curve, also where it overfits later."""
         return cost_at(epoch, record, self._direction)
 
     def rank(self, root: int, epoch: int) -> float | None:

@@ -75,6 +75,44 @@ class Peaks:
         return cls(inputs, known, failed, limit)
 
 
+class LogLinear:
+    """Bayesian linear regression of the logarithms of what was measured, its noise found from the residuals.
+
+    Args:
+        inputs: shape (rows, columns).
+        logs: of bytes, shape (rows,).
+        reaches: of each column that is a size, the expected slope: the logarithm of its range's ends' ratio; 0 for
+            any other.
+    """
+
+    def __init__(self, inputs: Array, logs: Array, reaches: Array) -> None:
+        rows = _with_one(inputs)
+        expected = np.array([0.0, *reaches])
+        spread = np.array([_ANYWHERE, *np.where(reaches > 0, _SLOPE * reaches, _OTHER)])
+        expected[0] = float((logs - inputs @ reaches).mean())
+        relative = 1 + (float(logs.max()) - logs) / _HALF
+        self.noise = _NOISE
+        for _ in range(5):
+            weights = 1 / (self.noise * relative) ** 2
+            self._covariance = np.linalg.inv((rows.T * weights) @ rows + np.diag(1 / spread**2))
+            self._mean = self._covariance @ ((rows.T * weights) @ logs + expected / spread**2)
+            squares = (((logs - rows @ self._mean) / relative) ** 2).sum()
+            self.noise = math.sqrt((_WORTH * _NOISE**2 + squares) / (_WORTH + len(logs)))
+
+    def at(self, inputs: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation of a measurement, each of shape (rows,)."""
+        mean, variance = self._of(_with_one(inputs))
+        return mean, np.sqrt(variance + self.noise**2)
+
+    def difference(self, steps: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation of what ``steps`` between inputs (rows, columns) change; shapes (rows,)."""
+        mean, variance = self._of(np.column_stack([np.zeros(len(steps)), steps]))
+        return mean, np.sqrt(np.maximum(variance, 0.0))
+
+    def _of(self, rows: Array) -> tuple[Array, Array]:
+        return rows @ self._mean, np.einsum("ij,jk,ik->i", rows, self._covariance, rows)
+
+
 class MemoryModel:
     """What fits into memory.
 
@@ -85,24 +123,9 @@ class MemoryModel:
 
     def __init__(self, peaks: Peaks, reaches: Array) -> None:
         seen = ~np.isnan(peaks.log_peaks)
+        self._line = LogLinear(peaks.inputs[seen], peaks.log_peaks[seen], reaches)
         self._largest = float(peaks.log_peaks[seen].max())
-        self._fit(peaks.inputs[seen], peaks.log_peaks[seen], reaches)
         self._limits, self._weights = self._limit(peaks)
-
-    def _fit(self, inputs: Array, logs: Array, reaches: Array) -> None:
-        """Bayesian linear regression, its noise found from the residuals."""
-        rows = _with_one(inputs)
-        expected = np.array([0.0, *reaches])
-        spread = np.array([_ANYWHERE, *np.where(reaches > 0, _SLOPE * reaches, _OTHER)])
-        expected[0] = float((logs - inputs @ reaches).mean())
-        relative = 1 + (self._largest - logs) / _HALF
-        self._noise = _NOISE
-        for _ in range(5):
-            weights = 1 / (self._noise * relative) ** 2
-            self._covariance = np.linalg.inv((rows.T * weights) @ rows + np.diag(1 / spread**2))
-            self._mean = self._covariance @ ((rows.T * weights) @ logs + expected / spread**2)
-            squares = (((logs - rows @ self._mean) / relative) ** 2).sum()
-            self._noise = math.sqrt((_WORTH * _NOISE**2 + squares) / (_WORTH + len(logs)))
 
     def _limit(self, peaks: Peaks) -> tuple[Array, Array]:
         """Where the limit may be, and how likely each is."""
@@ -116,9 +139,7 @@ class MemoryModel:
 
     def demand(self, inputs: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of the log peak, each of shape (rows,)."""
-        rows = _with_one(inputs)
-        variance = np.einsum("ij,jk,ik->i", rows, self._covariance, rows) + self._noise**2
-        return rows @ self._mean, np.sqrt(variance)
+        return self._line.at(inputs)
 
     def probability(self, inputs: Array) -> Array:
         """That each row of ``inputs`` fits, shape (rows,)."""

@@ -72,10 +72,13 @@ class Hold:
     """Holds ``mb`` megabytes of the machine's memory for its epochs, and measures it.
 
     With ``gpu``, so many gigabytes of a card of 10 are told to have been measured instead. With ``whole`` it is out
-    of memory unless Ray gave it a whole card; with ``until`` it waits for that file. The metrics say what Ray gave.
+    of memory unless Ray gave it a whole card; with ``until`` it waits for that file. It leaves a note that it began;
+    the metrics say when, and what Ray gave.
     """
 
     def __call__(self, spec: TrialSpec) -> Iterator[EpochResult]:
+        began = time.monotonic()
+        note(spec.directory, f"began{spec.number}")
         meter = MemoryMeter(torch.device("cpu"))
         held = torch.ones(int(spec.configuration["mb"]) * 1024**2, dtype=torch.uint8)
         if "whole" in spec.configuration and given()["GPU"] < 1:
@@ -83,11 +86,12 @@ class Hold:
         memory = meter.read()
         if "gpu" in spec.configuration:
             peak = int(float(spec.configuration["gpu"]) * 1e9)
-            memory = (MemoryUse("gpu", peak, 9_000_000_000, 1_000_000_000),)
+            memory = (MemoryUse("gpu", peak, 10_000_000_000, 1_000_000_000),)
         for epoch in range(1, spec.epochs + 1):
             if "until" in spec.configuration:
                 wait_for(spec.directory / str(spec.configuration["until"]))
-            yield EpochResult(epoch, float(held[0]), {**given(), "threads": threads()}, memory=memory)
+            metrics = {**given(), "threads": threads(), "began": began}
+            yield EpochResult(epoch, float(held[0]), metrics, memory=memory)
 
 
 def given() -> dict[str, float]:
