@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.study.encoding import Encoding
+from orchestrator.study.mates import cost_at
 from orchestrator.study.memory import matters
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.surrogate import Array, Observations, Surrogate
@@ -176,8 +177,8 @@ class Knowledge:
         return [self._cost(record, epoch) if record.inherited < epoch else None for epoch in self._marks]
 
     def _cost(self, record: TrialRecord, epoch: int) -> float | None:
-        value = record.curve.get(epoch)
-        return None if value is None else self._direction.cost(value)
+        """The best up to ``epoch``: a trial is worth the best of its curve, also where it overfits later."""
+        return cost_at(epoch, record, self._direction)
 
     def rank(self, root: int, epoch: int) -> float | None:
         """The share of trainings that were better than training ``root`` after ``epoch``, a rung; None if it has no

@@ -169,3 +169,13 @@ def test_costs_return_to_their_own_units(sign: int) -> None:
     for cost, standardised in zip(rows.costs, scale.standardised(rows), strict=True):
         if cost <= scale.cost((scale.cap - scale.mean) / scale.deviation):
             assert scale.cost(float(standardised)) == pytest.approx(cost)
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_what_overfits_is_worth_its_best_epoch(direction: Direction) -> None:
+    knowledge = known(direction)
+    sign = 1.0 if direction is Direction.MINIMIZE else -1.0
+    curve = {epoch: sign * (1 / epoch if epoch <= 5 else 0.05 * epoch) for epoch in range(1, 28)}
+    knowledge.observe(replace(trial(0, 27, TrialState.COMPLETE), curve=curve, value=sign * 0.2))
+    rows = knowledge._table.rows()
+    assert dict(zip(rows.epochs.tolist(), rows.costs.tolist(), strict=True)) == {1: 1, 3: 1 / 3, 9: 0.2, 27: 0.2}
