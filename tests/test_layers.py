@@ -43,10 +43,10 @@ DOORS = {
     "omegaconf": ["config.entry", "config.compose"],
     "ray": [
         "runners.cluster",
+        "runners.demand",
         "runners.kills",
         "runners.ranks",
         "runners.ray",
-        "runners.room",
         "runners.tune",
     ],
     "mlflow": [

@@ -31,7 +31,8 @@ class RunnerConfig:
     """Ray cluster to join (auto, HOST:PORT); null: start a private one on this machine."""
     wait_s: float = Field(default=600.0, ge=0)
     """With an address: seconds to wait for room for a trial, where workers says how much the cluster is asked to
-    grow, or where all nodes with room have gone. A cloud's GPU node takes minutes (our guess)."""
+    grow (one minute where it has no autoscaler), or where all nodes with room have gone. A cloud's GPU node takes
+    minutes (our guess)."""
     working_dir: str | None = "."
     """With an address: folder whose code and data travel to the workers; null: none, all nodes share it."""
 

@@ -8,7 +8,10 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.process import killed_for_memory
+from orchestrator.types import End, Outcome, Reason
 
+KILLED_BY_RAY = Outcome(End.FAILED, Reason.HOST_OUT_OF_MEMORY, "Ray killed its worker: the node is low on memory")
+"""How a trial ended whose worker Ray killed before the kernel had to."""
 ANSWER_S = 10.0
 """Seconds that a node has to say what it counts: our guess."""
 

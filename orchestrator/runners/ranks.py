@@ -11,10 +11,12 @@ import sys
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
-from ray.util import get_current_placement_group, get_node_ip_address
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.util import get_current_placement_group, get_node_ip_address, placement_group_table
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from orchestrator.process import KILLED_FOR_MEMORY
+from orchestrator.runners.kills import KILLED_BY_RAY, KernelKills
 from orchestrator.runners.worker import TrialWorker
 from orchestrator.training.team import LocalPeer, Peers, use_peers
 from orchestrator.types import End, Outcome, Reason
@@ -44,8 +46,9 @@ class RankHost:
 class RayPeer:
     """See :class:`~orchestrator.training.team.Peer`."""
 
-    def __init__(self, actor: Any) -> None:
+    def __init__(self, actor: Any, kills: KernelKills) -> None:
         self.alive = True
+        self._kills = kills
         self._actor = actor
         self._asked = actor.up.remote()
 
@@ -61,8 +64,12 @@ class RayPeer:
         """See :class:`~orchestrator.training.team.Peer`."""
         try:
             answer: Outcome | None = ray.get(self._asked)
-        except RayActorError:
+        except (OutOfMemoryError, RayActorError) as error:
             self.alive = False
+            if isinstance(error, OutOfMemoryError):
+                return KILLED_BY_RAY
+            if self._kills.of(self._actor._actor_id.hex()):
+                return KILLED_FOR_MEMORY
             return Outcome(End.FAILED, Reason.WORKER_DIED, "its worker process or the node it was on died")
         # A rank that fails by itself ends, too; after what all see alike the team closes or goes on.
         self.alive = answer is None or answer.reason is not Reason.WORKER_DIED
@@ -78,12 +85,13 @@ def ray_peers(count: int) -> Peers:
     """Start ``count`` more ranks, in the bundles of this worker's placement group behind its own."""
     group = get_current_placement_group()
     host = ray.remote(RankHost)
-    others = []
+    others, kills = [], KernelKills()
+    kills.follow(sorted(set(placement_group_table(group)["bundles_to_node_id"].values())))
     for index, bundle in enumerate(group.bundle_specs[1 : count + 1], start=1):
         place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
         given = {"num_cpus": bundle.get("CPU", 0), "num_gpus": bundle.get("GPU", 0)}
         actor = host.options(scheduling_strategy=place, **given).remote(list(sys.path))
-        others.append(RayPeer(actor))
+        others.append(RayPeer(actor, kills))
     return Peers(get_node_ip_address(), others)
 
 

@@ -29,7 +29,7 @@ from orchestrator.process import KILLED_FOR_MEMORY
 from orchestrator.runners.base import Controller
 from orchestrator.runners.bridge import Bridge
 from orchestrator.runners.cluster import Need, Plan, alive
-from orchestrator.runners.kills import KernelKills
+from orchestrator.runners.kills import KILLED_BY_RAY, KernelKills
 from orchestrator.runners.limits import Clock
 from orchestrator.runners.packing import Packing
 from orchestrator.runners.ranks import RankedWorker
@@ -353,8 +353,7 @@ class _Loop(TuneController):  # type: ignore[misc]
                 "node must have installed"
             )
         if isinstance(exception, OutOfMemoryError):
-            detail = "Ray killed its worker: the node is low on memory"
-            self._bridge.ended(trial.trial_id, Outcome(End.FAILED, Reason.HOST_OUT_OF_MEMORY, detail))
+            self._bridge.ended(trial.trial_id, KILLED_BY_RAY)
         if isinstance(exception, RayActorError) and exception.actor_id and self._kills.of(exception.actor_id):
             self._bridge.ended(trial.trial_id, KILLED_FOR_MEMORY)
         self._search_alg.on_trial_complete(trial.trial_id, error=True)

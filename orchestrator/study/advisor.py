@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import norm
 
 from orchestrator.config.schema import SamplerConfig
@@ -20,7 +19,7 @@ from orchestrator.seeds import derive_seed
 from orchestrator.study.candidates import Candidates, Focus
 from orchestrator.study.encoding import Encoding
 from orchestrator.study.feasibility import LIKELY, Feasibility
-from orchestrator.study.knowledge import Belief, Knowledge
+from orchestrator.study.knowledge import BASES, Belief, Knowledge
 from orchestrator.study.pruners import next_rung, warming_up
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.space import SearchSpace
@@ -28,8 +27,6 @@ from orchestrator.study.surrogate import Array
 from orchestrator.study.threads import on_one_thread
 from orchestrator.types import Configuration, Direction, TrialState
 
-_BASES = 3
-"""New configurations lie around one of so many best ones by posterior mean (search.md, 3: "a few")."""
 _LABELS = 400
 """Trainings from which it is learnt where trials fail, the latest ones: our guess."""
 _GOOD = 1 / 3
@@ -105,6 +102,7 @@ class Advisor:
         self._focus = focus
         self._candidates = Candidates(self._encoding, base, focus, config.candidates)
         self._known = Knowledge(self._encoding, direction, epochs, tuple(r for r in focus.rungs if r < epochs))
+        self._targets: dict[tuple[int, int], int] = {}
         self.opened = 0
         """How many proposals came from the whole space."""
 
@@ -220,8 +218,9 @@ class Advisor:
 
     def _furthest(self, belief: Belief, roots: Sequence[int]) -> int | None:
         """The one to finish first: of the most promising quarter of ``roots`` the one that was trained longest."""
-        ordered = sorted(set(roots), key=lambda root: belief.standing[0][belief.seen[root]])
-        best = ordered[: max(_BASES, len(ordered) // 4)]
+        means = belief.means
+        ordered = sorted(set(roots), key=lambda root: means[belief.seen[root]])
+        best = ordered[: max(BASES, len(ordered) // 4)]
         return max(best, key=lambda root: self._known.trainings[root].epochs, default=None)
 
     def _good_start(self) -> int | None:
@@ -245,7 +244,10 @@ class Advisor:
 
     def _target(self, root: int) -> int:
         training = self._known.trainings[root]
-        return next_rung(self._focus.rungs, training.last.configuration, training.epochs, self._epochs)
+        key = root, training.epochs
+        if key not in self._targets:
+            self._targets[key] = next_rung(self._focus.rungs, training.last.configuration, key[1], self._epochs)
+        return self._targets[key]
 
     def affords(self, configuration: Configuration, left: int | None) -> bool:
         """Whether a new trial of it may begin when the stage may begin ``left`` epochs."""
@@ -293,10 +295,10 @@ class Advisor:
             )
         return _Options(places, feasible.worth(gains, places, self.any_complete()))
 
-    @staticmethod
-    def _promised(belief: Belief, places: Array) -> Array:
+    def _promised(self, belief: Belief, places: Array) -> Array:
         """Gains of new configurations that do not fail, shape (rows,)."""
-        return _beside_pending(belief, places, _gains(belief, *belief.at_end(places)))
+        inputs = self._encoding.inputs(places)
+        return _beside_pending(belief, inputs, _gains(belief, *belief.of_new(inputs)))
 
     def _feasibility(self) -> Feasibility | None:
         """Where configurations are feasible; None while nothing failed and no memory was measured."""
@@ -339,36 +341,32 @@ class Advisor:
         return np.asarray(_bases(belief)[0]) if start is None else self._known.trainings[start].place
 
 
-def _order(belief: Belief) -> NDArray[np.int64]:
-    """Positions of the trainings that were seen, the most promising by posterior mean first."""
-    return np.argsort(belief.standing[0], kind="stable")
-
-
 def _bases(belief: Belief) -> Array:
-    """The places of the best few, shape (at most ``_BASES``, hyperparameters)."""
-    return belief.places[_order(belief)[:_BASES]]
+    """The places of the best few, shape (at most ``BASES``, hyperparameters)."""
+    return belief.places[belief.best(BASES)]
 
 
 def _most_promising(belief: Belief, roots: Sequence[int]) -> int | None:
     """The training with the best posterior mean among ``roots``, which were seen; None of none."""
-    return min(roots, key=lambda root: belief.standing[0][belief.seen[root]], default=None)
+    return min(roots, key=lambda root: belief.means[belief.seen[root]], default=None)
 
 
 def _gains_of(belief: Belief, roots: Sequence[int]) -> Array:
     """Expected improvement of trainings that were seen, shape (roots,)."""
     positions = np.array([belief.seen[root] for root in roots], dtype=np.int64)
-    mean, deviation = belief.standing
-    return _beside_pending(belief, belief.places[positions], _gains(belief, mean[positions], deviation[positions]))
+    if not len(positions):
+        return np.empty(0)
+    return _beside_pending(belief, belief.inputs[positions], _gains(belief, *belief.of_seen(positions)))
 
 
-def _beside_pending(belief: Belief, places: Array, gains: Array) -> Array:
-    """``gains`` at ``places``, but none beside a running trial that tells nearly the same, shape (rows,)."""
-    return np.where(belief.likeness_to_pending(places) > _COPY, 0.0, gains)
+def _beside_pending(belief: Belief, inputs: Array, gains: Array) -> Array:
+    """``gains`` at ``inputs``, but none beside a running trial that tells nearly the same, shape (rows,)."""
+    return np.where(belief.likeness_to_pending(inputs) > _COPY, 0.0, gains)
 
 
 def _gains(belief: Belief, mean: Array, deviation: Array) -> Array:
     """Expected improvement over the best posterior mean."""
-    return expected_improvement(mean, deviation, float(belief.standing[0].min()))
+    return expected_improvement(mean, deviation, float(belief.means.min()))
 
 
 def expected_improvement(mean: Array, deviation: Array, best: float) -> Array:

@@ -7,7 +7,7 @@ once, under the number of its first trial.
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,9 +20,14 @@ from orchestrator.study.records import TrialRecord
 from orchestrator.study.surrogate import Array, Observations, Surrogate
 from orchestrator.types import Direction, TrialState
 
+BASES = 3
+"""New configurations lie around one of so many best ones by posterior mean (search.md, 3: "a few")."""
 _MOST_ROWS = 220
 """Observations that the surrogate is given: those of the longest and best trainings. The time of a
 suggestion grows with its cube (search.md: 200 points, 2.7 ms a suggestion)."""
+_MOST_PENDING = 64
+"""Trainings under way that make the surrogate less uncertain, those nearest to the best ones: our guess. No
+configuration that is nearly the same as any of them is proposed all the same."""
 _NEWEST = 40
 """Trainings that are always among them: our guess, more than the workers of one machine."""
 _GROWTH = 1.15
@@ -63,16 +68,21 @@ class _Table:
         self._trainings = np.zeros(64, dtype=np.int64)
         self._used = 0
 
-    def write(self, number: int, training: int, costs: Sequence[float | None]) -> bool:
-        """Replace what is known of trial ``number``; None where it has no cost. Returns whether less is known now."""
+    def write(self, number: int, training: int, costs: Sequence[float | None]) -> tuple[bool, bool]:
+        """Replace what is known of trial ``number``; None where it has no cost.
+
+        Returns:
+            Whether that changes anything, and whether less is known now.
+        """
         while number >= len(self._costs):
             self._costs = np.concatenate([self._costs, np.full_like(self._costs, np.nan)])
             self._trainings = np.concatenate([self._trainings, np.zeros_like(self._trainings)])
-        before = np.count_nonzero(~np.isnan(self._costs[number]))
-        self._costs[number] = [math.nan if cost is None else cost for cost in costs]
+        before = self._costs[number].copy()
+        now = self._costs[number] = [math.nan if cost is None else cost for cost in costs]
         self._trainings[number] = training
         self._used = max(self._used, number + 1)
-        return bool(np.count_nonzero(~np.isnan(self._costs[number])) < before)
+        less = np.count_nonzero(~np.isnan(now)) < np.count_nonzero(~np.isnan(before))
+        return not np.array_equal(before, now, equal_nan=True), bool(less)
 
     def rows(self) -> Rows:
         """Every observation, in the order of trial numbers and epochs."""
@@ -88,6 +98,8 @@ class Training:
     last: TrialRecord
     """Its latest trial."""
     place: Array
+    inputs: Array
+    """The place as the surrogate sees it, shape (columns,)."""
 
     @property
     def epochs(self) -> int:
@@ -113,6 +125,8 @@ class Knowledge:
         self._epochs = epochs
         self._marks = (*rungs, epochs)
         self._table = _Table(self._marks)
+        self._reached: dict[int, dict[int, float]] = {mark: {} for mark in self._marks}
+        """Costs of the trainings after each of the epochs that count."""
         self._roots: dict[int, int] = {}
         self._tried: set[bytes] = set()
         self.trainings: dict[int, Training] = {}
@@ -123,6 +137,8 @@ class Knowledge:
         """Whether any training was seen to take so much memory that its limit may matter."""
         self._surrogate = Surrogate(encoding.owners)
         self._fitted_at = 0
+        self._belief: Belief | None = None
+        """As long as nothing else is known."""
 
     def observe(self, record: TrialRecord) -> None:
         """Take in a trial as it stands now. Finalists are none of its: their schedule may be another."""
@@ -134,14 +150,21 @@ class Knowledge:
         self._roots[number] = root
         known = self.trainings.get(root)
         if known is None or known.last.number <= number:
-            place = known.place if known is not None else self._encoding.place(record.configuration)
-            self.trainings[root] = Training(record, place)
             if known is None:
+                place = self._encoding.place(record.configuration)
+                self.trainings[root] = Training(record, place, self._encoding.inputs(place[None, :])[0])
                 self._tried.add(_key(place))
             else:
+                self.trainings[root] = replace(known, last=record)
                 self.by_state[known.last.state].remove(root)
             self.by_state[record.state].add(root)
-        if self._table.write(number, root, self._costs_of(record)):
+            for mark, costs in self._reached.items():
+                if (cost := self._cost(record, mark)) is not None:
+                    costs[root] = cost
+        changed, less = self._table.write(number, root, self._costs_of(record))
+        if changed:
+            self._belief = None
+        if less:
             # Infeasible in the end: the scales were found from rows that a restart would not see.
             self._fitted_at = 0
 
@@ -158,12 +181,12 @@ class Knowledge:
         return cost_at(epoch, record, self._direction)
 
     def rank(self, root: int, epoch: int) -> float | None:
-        """The share of trainings that were better after ``epoch`` than training ``root``; None if it has no cost."""
-        costs = [self._cost(training.last, epoch) for training in self.trainings.values()]
-        own = self._cost(self.trainings[root].last, epoch)
-        if own is None or self.trainings[root].last.state is TrialState.INFEASIBLE:
+        """The share of trainings that were better than training ``root`` after ``epoch``, a rung; None if it has no
+        cost there."""
+        costs = self._reached[epoch]
+        if root not in costs or self.trainings[root].last.state is TrialState.INFEASIBLE:
             return None
-        return sum(cost is not None and cost < own for cost in costs) / len(costs)
+        return np.count_nonzero(np.fromiter(costs.values(), float) < costs[root]) / len(self.trainings)
 
     def root(self, number: int) -> int:
         """The first trial of the training that trial ``number`` belongs to."""
@@ -182,29 +205,39 @@ class Knowledge:
         """The surrogate given all that is known; None before the first observation.
 
         Args:
-            pending: training to the epoch it is on its way to; the surrogate takes its own mean for the
-                outcome ("kriging believer", Ginsbourger et al. 2010), so that it looks elsewhere meanwhile.
+            pending: training to the epoch it is on its way to, so that it looks elsewhere meanwhile.
         """
+        if self._belief is None and not self._conditioned():
+            return None
+        assert self._belief is not None
+        if not pending:
+            self._surrogate.expect(None)
+            return self._belief
+        rows = self._under_way(pending)
+        belief = replace(self._belief, pending=rows.inputs)
+        self._surrogate.expect(rows[belief.nearest(rows.inputs, _MOST_PENDING)])
+        return belief
+
+    def _conditioned(self) -> bool:
+        """Tell the surrogate what is known, if anything is."""
         rows = self._table.rows()
         if not len(rows):
-            return None
+            return False
         self._fit(rows)
         scale = _Scale.of(rows)
         chosen = _longest_and_best(rows)
         seen = self._observations(chosen, scale.standardised(chosen))
         self._surrogate.condition(seen)
-        if pending:
-            self._surrogate.condition(_joined(seen, self._expected(pending)))
         roots = np.unique(chosen.trainings)
         places = np.array([self.trainings[root].place for root in roots])
-        under_way = np.array([self.trainings[root].place for root in pending or ()])
-        return Belief(self._surrogate, self._encoding, scale, roots, places, under_way, bool(self._fitted_at))
+        inputs = np.array([self.trainings[root].inputs for root in roots])
+        means = self._surrogate.mean(inputs, np.ones(len(roots)), roots)
+        self._belief = Belief(self._surrogate, scale, roots, places, inputs, means, inputs[:0], bool(self._fitted_at))
+        return True
 
-    def _expected(self, pending: Mapping[int, int]) -> Observations:
-        zeros = np.zeros(len(pending))
-        asked = self._observations(Rows(np.array([*pending]), np.array([*pending.values()]), zeros), zeros)
-        mean, _ = self._surrogate.predict(asked.inputs, asked.times, asked.trainings)
-        return Observations(asked.inputs, asked.times, asked.trainings, mean)
+    def _under_way(self, pending: Mapping[int, int]) -> Observations:
+        costs = np.zeros(len(pending))
+        return self._observations(Rows(np.array([*pending]), np.array([*pending.values()]), costs), costs)
 
     def _fit(self, rows: Rows) -> None:
         """Find the scales again when the data has grown enough, from what was known at that size."""
@@ -220,23 +253,14 @@ class Knowledge:
         self._surrogate.tune(self._observations(chosen, scale.standardised(chosen)))
 
     def _observations(self, rows: Rows, costs: Array) -> Observations:
-        places = np.array([self.trainings[training].place for training in rows.trainings])
+        inputs = np.array([self.trainings[training].inputs for training in rows.trainings.tolist()])
         # The end of the budget is 1, also where that is a single epoch.
         times = np.log(rows.epochs) / math.log(self._epochs) if self._epochs > 1 else np.ones(len(rows))
-        return Observations(self._encoding.inputs(places), times, rows.trainings, costs)
+        return Observations(inputs, times, rows.trainings, costs)
 
 
 def _key(place: Array) -> bytes:
     return (place + 0.0).tobytes()  # -0.0 is 0.0
-
-
-def _joined(seen: Observations, more: Observations) -> Observations:
-    return Observations(
-        np.concatenate([seen.inputs, more.inputs]),
-        np.concatenate([seen.times, more.times]),
-        np.concatenate([seen.trainings, more.trainings]),
-        np.concatenate([seen.costs, more.costs]),
-    )
 
 
 def _longest_and_best(rows: Rows) -> Rows:
@@ -291,14 +315,17 @@ class Belief:
     """What the surrogate expects at the end of the budget, in standardised costs."""
 
     surrogate: Surrogate
-    encoding: Encoding
     scale: _Scale
     roots: NDArray[np.int64]
     """The trainings among its observations, ascending, shape (trainings,)."""
     places: Array
     """Where they lie, shape (trainings, hyperparameters)."""
+    inputs: Array
+    """The same as the surrogate sees it, shape (trainings, columns)."""
+    means: Array
+    """Of the cost of the whole budget of each, shape (trainings,)."""
     pending: Array
-    """Where the trainings lie whose outcome it only believes, shape (pending, hyperparameters)."""
+    """Where the trainings lie that are under way, as the surrogate sees it, shape (pending, columns)."""
     fitted: bool
     """Whether the surrogate's scales were found from observations."""
 
@@ -307,28 +334,32 @@ class Belief:
         """The same trainings, each with its position."""
         return {int(root): position for position, root in enumerate(self.roots)}
 
-    @cached_property
-    def standing(self) -> tuple[Array, Array]:
-        """Mean and standard deviation of :meth:`at_end` for the trainings in ``roots``."""
-        return self.at_end(self.places, self.roots)
+    def best(self, count: int) -> NDArray[np.int64]:
+        """Positions in ``roots`` of the ``count`` most promising, the best one first."""
+        return np.argsort(self.means, kind="stable")[:count]
 
-    def at_end(self, places: Array, trainings: NDArray[np.int64] | None = None) -> tuple[Array, Array]:
-        """Mean and standard deviation of the cost of the whole budget, each of shape (rows,).
+    def nearest(self, inputs: Array, count: int) -> NDArray[np.int64]:
+        """Which ``count`` of ``inputs`` (rows, columns) are most like the most promising trainings, ascending."""
+        if len(inputs) <= count:
+            return np.arange(len(inputs))
+        likeness = self.surrogate.likeness(self.inputs[self.best(BASES)], inputs).max(axis=0)
+        return np.sort(np.argsort(-likeness, kind="stable")[:count])
 
-        Args:
-            places: shape (rows, hyperparameters).
-            trainings: which training each row continues; -1, or None at all, for new ones.
-        """
-        count = len(places)
-        which = np.full(count, -1) if trainings is None else trainings
-        return self.surrogate.predict(self.encoding.inputs(places), np.ones(count), which)
+    def of_new(self, inputs: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation of the cost of the whole budget of new trainings at ``inputs`` (rows, columns),
+        each of shape (rows,)."""
+        return self.surrogate.predict(inputs, np.ones(len(inputs)), np.full(len(inputs), -1))
 
-    def likeness_to_pending(self, places: Array) -> Array:
-        """How alike each place and the pending training most like it are, in [0, 1], shape (rows,); 0: none pends."""
+    def of_seen(self, positions: NDArray[np.int64]) -> tuple[Array, Array]:
+        """The same of trainings that were seen, by their positions in ``roots``."""
+        return self.surrogate.predict(self.inputs[positions], np.ones(len(positions)), self.roots[positions])
+
+    def likeness_to_pending(self, inputs: Array) -> Array:
+        """How alike each of ``inputs`` (rows, columns) and the pending training most like it are, in [0, 1], shape
+        (rows,); 0: none pends."""
         if not len(self.pending):
-            return np.zeros(len(places))
-        inputs = self.encoding.inputs
-        return np.asarray(self.surrogate.likeness(inputs(places), inputs(self.pending)).max(axis=1))
+            return np.zeros(len(inputs))
+        return np.asarray(self.surrogate.likeness(inputs, self.pending).max(axis=1))
 
     def seed_noise(self, value: float) -> float | None:
         """Standard deviation between trainings of one configuration around ``value``, in its units; None while the

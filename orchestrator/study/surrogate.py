@@ -15,19 +15,22 @@ prototypes (search.md, "what carried the gain", 6); freeze-thaw kernels: Swersky
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
+from scipy.spatial.distance import cdist
 
 Array = NDArray[np.float64]
 
 _ROOT5 = math.sqrt(5.0)
 _JITTER = 1e-6
 """Added to the diagonal, in units of the standardised cost's variance."""
+_KEPT = 3
+"""How many times as many covariances are kept as are asked for: our guess."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,12 @@ class Observations:
     """Which training a row belongs to, shape (rows,)."""
     costs: Array
     """Less is better, standardised, shape (rows,)."""
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> "Observations":
+        return Observations(self.inputs[rows], self.times[rows], self.trainings[rows], self.costs[rows])
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,14 @@ class Surrogate:
         self._count = int(self._owners.max()) + 1 if len(self._owners) else 0
         self.scales = prior_mean(self._count)
         self._seen: Observations | None = None
+        self._believed: Observations | None = None
+        """What was seen, and what is expected."""
+        self._factor: Array | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """What was computed with other scales."""
+        self._kept = _Kept(lambda a, b: self._kernel(a, b, self._likeness_of_each))
 
     def tune(self, seen: Observations, iterations: int = 25) -> None:
         """Set the scales to the maximum of their posterior given ``seen``, from where they stand."""
@@ -112,14 +129,26 @@ class Surrogate:
             objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": iterations}
         )
         self.scales = Scales.of(np.asarray(found.x))
+        self._forget()
 
     def condition(self, seen: Observations) -> None:
-        """Take ``seen`` as everything that is known, with the scales as they are."""
-        self._seen = seen
-        covariance = self._kernel(seen, seen)
-        covariance[np.diag_indices_from(covariance)] += math.exp(2 * self.scales.noise) + _JITTER
-        self._factor = cholesky(covariance, lower=True, check_finite=False)
+        """Take ``seen`` as everything that is known, with the scales as they are, and nothing as under way."""
+        self._seen = self._believed = seen
+        self._factor = self._factor_of_seen = self._factored(seen)
         self._weights = cho_solve((self._factor, True), seen.costs, check_finite=False)
+
+    def expect(self, pending: Observations | None) -> None:
+        """Take each of ``pending``, which is under way, to end as is expected of it ("kriging believer", Ginsbourger
+        et al. 2010): that leaves all means as they are, and makes less uncertain what is near it. Their costs do not
+        count. None: nothing is under way."""
+        assert self._seen is not None
+        self._believed = self._seen if pending is None else _joined(self._seen, pending)
+        self._factor = self._factor_of_seen if pending is None else None
+
+    def _factored(self, rows: Observations) -> Array:
+        covariance = self._kept.of(rows, rows)
+        covariance[np.diag_indices_from(covariance)] += math.exp(2 * self.scales.noise) + _JITTER
+        return np.asarray(cholesky(covariance, lower=True, check_finite=False))
 
     def predict(self, inputs: Array, times: Array, trainings: NDArray[np.int64]) -> tuple[Array, Array]:
         """Mean and standard deviation of the noise-free cost, each of shape (rows,).
@@ -129,15 +158,27 @@ class Surrogate:
             times: as in :class:`Observations`, shape (rows,).
             trainings: which training each row continues; -1 for one that has not begun.
         """
-        assert self._seen is not None
-        asked = Observations(inputs, times, trainings, np.empty(0))
-        cross = self._kernel(self._seen, asked)
-        mean = cross.T @ self._weights
+        assert self._believed is not None
+        if self._factor is None:
+            self._factor = self._factored(self._believed)
+        cross = self._cross(self._believed, Observations(inputs, times, trainings, times))
+        mean = cross[: len(self._weights)].T @ self._weights
         half = solve_triangular(self._factor, cross, lower=True, check_finite=False)
         s = self.scales
         before = math.exp(2 * s.effect) + math.exp(2 * s.trend) + math.exp(2 * s.offset) * (trainings >= 0)
         variance = before - np.einsum("ij,ij->j", half, half)
         return mean, np.sqrt(np.maximum(variance, 1e-10))
+
+    def mean(self, inputs: Array, times: Array, trainings: NDArray[np.int64]) -> Array:
+        """The mean alone, see :meth:`predict`, which takes far longer where much is under way."""
+        assert self._seen is not None
+        cross = self._cross(self._seen, Observations(inputs, times, trainings, times))
+        return np.asarray(cross.T @ self._weights)
+
+    def _cross(self, known: Observations, asked: Observations) -> Array:
+        if (asked.trainings >= 0).all():
+            return self._kept.of(known, asked)
+        return self._kernel(known, asked, self.likeness)
 
     @property
     def seed_noise(self) -> float:
@@ -154,20 +195,79 @@ class Surrogate:
         Returns:
             Shape (rows, others).
         """
-        lengths = np.exp(self.scales.lengths)[self._owners]
-        left, right = a / lengths, b / lengths
+        left, right = a / self._lengths, b / self._lengths
         squared = (left**2).sum(1)[:, None] + (right**2).sum(1)[None, :] - 2 * left @ right.T
         return matern(np.maximum(squared, 0.0))
 
-    def _kernel(self, a: Observations, b: Observations) -> Array:
+    def _likeness_of_each(self, a: Array, b: Array) -> Array:
+        """The same, slower, where no element's last digit depends on which others are asked for."""
+        return matern(cdist(a / self._lengths, b / self._lengths, "sqeuclidean"))
+
+    @property
+    def _lengths(self) -> Array:
+        return np.asarray(np.exp(self.scales.lengths)[self._owners])
+
+    def _kernel(self, a: Observations, b: Observations, likeness: Callable[[Array, Array], Array]) -> Array:
         s = self.scales
-        of_x = self.likeness(a.inputs, b.inputs)
-        of_t = matern(((a.times[:, None] - b.times[None, :]) / math.exp(s.time)) ** 2)
+        of_x = likeness(a.inputs, b.inputs)
+        # There are a few different times only.
+        (first, at_a), (second, at_b) = (np.unique(rows.times, return_inverse=True) for rows in (a, b))
+        of_t = matern(((first[:, None] - second[None, :]) / math.exp(s.time)) ** 2)
         share = _sigmoid(s.share)
-        total = math.exp(2 * s.trend) * of_t + math.exp(2 * s.effect) * of_x * (share + (1 - share) * of_t)
+        trend, rest = math.exp(2 * s.trend) * of_t, math.exp(2 * s.effect) * (share + (1 - share) * of_t)
+        total = of_x * rest[at_a[:, None], at_b] + trend[at_a[:, None], at_b]
         same = (a.trainings[:, None] == b.trainings[None, :]) & (a.trainings[:, None] >= 0)
         total[same] += math.exp(2 * s.offset)
         return np.asarray(total)
+
+
+class _Kept:
+    """Covariances between observations of trainings, kept from one decision to the next: most are asked for again.
+
+    Args:
+        kernel: computes them, each by itself, so that none depends on what was asked for before.
+    """
+
+    def __init__(self, kernel: Callable[[Observations, Observations], Array]) -> None:
+        self._kernel = kernel
+        self._at: dict[tuple[int, float], int] = {}
+        self._rows: Observations | None = None
+        self._matrix = np.empty((0, 0))
+
+    def of(self, a: Observations, b: Observations) -> Array:
+        """Shape (rows of ``a``, rows of ``b``)."""
+        both = a if a is b else _joined(a, b)
+        keys = list(zip(both.trainings.tolist(), both.times.tolist(), strict=True))
+        first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
+        new = [row for key, row in first.items() if key not in self._at]
+        if len(self._at) + len(new) > _KEPT * len(first) + 64:
+            self._at, self._rows, new = {}, None, list(first.values())
+        if new:
+            self._add(both[np.array(new)], [keys[row] for row in new])
+        at = np.array([self._at[key] for key in keys], dtype=np.int64)
+        return self._matrix[at[: len(a), None], at if a is b else at[len(a) :]]
+
+    def _add(self, new: Observations, keys: list[tuple[int, float]]) -> None:
+        before = len(self._at)
+        self._rows = new if self._rows is None else _joined(self._rows, new)
+        count = len(self._rows)
+        if count > len(self._matrix):
+            grown = np.empty((2 * count, 2 * count))
+            grown[:before, :before] = self._matrix[:before, :before]
+            self._matrix = grown
+        found = self._kernel(new, self._rows)
+        self._matrix[before:count, :count] = found
+        self._matrix[:count, before:count] = found.T
+        self._at |= {key: before + index for index, key in enumerate(keys)}
+
+
+def _joined(seen: Observations, more: Observations) -> Observations:
+    return Observations(
+        np.concatenate([seen.inputs, more.inputs]),
+        np.concatenate([seen.times, more.times]),
+        np.concatenate([seen.trainings, more.trainings]),
+        np.concatenate([seen.costs, more.costs]),
+    )
 
 
 def matern(squared: Array) -> Array:

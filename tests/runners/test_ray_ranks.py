@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import psutil
 import pytest
+import ray
 import torch
 from clusters import MEMORY, cluster, folders, wait_until
 from killed_sweeps import trials
@@ -17,8 +19,10 @@ from ranked_task import rank_processes
 from orchestrator.app.main import main
 from orchestrator.config.runner import RunnerConfig
 from orchestrator.runners.cluster import Need
+from orchestrator.runners.ranks import RayPeer
 from orchestrator.training import checkpoint
 from orchestrator.training.team import backend, interface
+from orchestrator.types import Reason
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 4
@@ -87,6 +91,38 @@ def test_ranks_on_two_nodes_train_what_one_worker_trains_and_outlive_a_node(
     here, there = weights(project), weights(alone)
     assert here.keys() == there.keys()
     assert all(torch.allclose(here[name], there[name], atol=1e-6, rtol=0) for name in here)
+
+
+class _Kills:
+    """Stands for what the nodes' kernels count."""
+
+    def __init__(self, counted: bool) -> None:
+        self.counted = counted
+
+    def of(self, actor: str) -> bool:
+        return self.counted
+
+
+@pytest.mark.parametrize(
+    ("error", "counted", "reason"),
+    [
+        (ray.exceptions.RayActorError(), False, Reason.WORKER_DIED),
+        (ray.exceptions.RayActorError(), True, Reason.HOST_OUT_OF_MEMORY),
+        (ray.exceptions.OutOfMemoryError("low"), False, Reason.HOST_OUT_OF_MEMORY),
+    ],
+)
+def test_another_rank_that_was_killed_for_memory_is_named_so(
+    error: Exception, counted: bool, reason: Reason, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get(asked: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "get", get)
+    peer = RayPeer(MagicMock(), _Kills(counted))  # type: ignore[arg-type]
+    answer = peer.answer()
+    assert answer is not None
+    assert answer.reason is reason
+    assert not peer.alive
 
 
 def test_what_each_rank_of_a_trial_gets() -> None:

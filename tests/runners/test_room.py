@@ -21,10 +21,18 @@ class Cluster:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[Any] = []
         self.nodes: dict[str, Mapping[str, float]] = {"head": {"CPU": 8.0}}
-        monkeypatch.setattr(room, "request_resources", lambda bundles: self.asked.append(bundles))
+        self.grows: bool | None = True
+        monkeypatch.setattr(room, "Demand", lambda: self)
+        monkeypatch.setattr(room, "grows", lambda: self.grows)
         monkeypatch.setattr("orchestrator.runners.cluster.alive", lambda: self.nodes)
         monkeypatch.setattr(room, "alive", lambda: self.nodes)
         monkeypatch.setattr(room, "LOOK_S", 0.001)
+
+    def ask(self, bundles: Any) -> None:
+        self.asked.append(bundles)
+
+    def give_back(self) -> None:
+        self.asked.append([])
 
     def room(self, waiting: Any = lambda text: True, ranks: int = 1, **settings: Any) -> Room:
         config = RunnerConfig(**{**JOINED, **settings})
@@ -72,10 +80,23 @@ def test_it_waits_until_a_node_joins(cluster: Cluster) -> None:
 
 
 def test_it_does_not_wait_for_ever_nor_when_told_to_stop(cluster: Cluster) -> None:
-    with pytest.raises(ConfigError, match=r"waited for runner\.wait_s=0\.01 seconds"):
+    with pytest.raises(ConfigError, match=r"waited for 0\.01 seconds \(runner\.wait_s=0\.01\)"):
         cluster.room(wait_s=0.01).wait()
     with pytest.raises(InterruptedSweepError, match="the same command goes on"):
         cluster.room(lambda text: False).wait()
+
+
+def test_nodes_that_nobody_adds_are_not_waited_for_long(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster without an autoscaler: that is said at once, and scripts that start nodes have a minute."""
+    monkeypatch.setattr(room, "JOIN_S", 0.02)
+    said: list[str] = []
+    cluster.grows = False
+    with pytest.raises(ConfigError, match=r"no worker fits: .*waited for 0\.02 seconds \(runner\.wait_s=600\)"):
+        cluster.room(lambda text: not said.append(text)).wait()
+    assert "Ray's nodes are 1 with 8 CPU and 0 GPU, and it has no autoscaler that adds any" in said[0]
+    cluster.grows = None
+    with pytest.raises(InterruptedSweepError):
+        cluster.room(lambda text: not said.append(text) and len(said) < 60).wait()
 
 
 def test_time_without_room_counts_from_when_it_was_lost(cluster: Cluster) -> None:

@@ -157,8 +157,9 @@ def test_no_worker_begins_a_near_copy_of_what_another_trains() -> None:
         if proposal.parent is None:
             belief = play.advisor._believe()
             assert belief is not None
-            place = play.advisor._encoding.place(proposal.configuration)
-            alike = belief.likeness_to_pending(place[None, :])
+            encoding = play.advisor._encoding
+            place = encoding.place(proposal.configuration)
+            alike = belief.likeness_to_pending(encoding.inputs(place[None, :]))
             assert alike.max() <= 0.9
         play.begin(proposal)
     assert sum(record.parent is None for record in play.records[40:]) >= 2

@@ -65,7 +65,7 @@ def test_an_infeasible_trial_says_nothing_of_costs() -> None:
     assert seen(knowledge) == [(0, 1), (0, 3), (0, 9)]
     belief = knowledge.believe()
     assert belief is not None
-    mean, _ = belief.at_end(np.array([[trial(0, 1).configuration["optimizer.lr"]], [0.37]]))
+    mean, _ = belief.of_new(np.array([[trial(0, 1).configuration["optimizer.lr"]], [0.37]]))
     assert np.isfinite(mean).all()
 
 
@@ -85,18 +85,48 @@ def test_what_is_pending_is_expected_and_no_longer_uncertain() -> None:
     place = knowledge.trainings[4].place[None, :]
     free, pending = knowledge.believe(), None
     assert free is not None
-    before = free.at_end(place)
+    before = free.of_new(place)
     pending = knowledge.believe({4: 27})
     assert pending is not None
-    after = pending.at_end(place)
+    after = pending.of_new(place)
     assert after[1][0] < before[1][0]
     assert after[0][0] == pytest.approx(before[0][0], abs=0.05)
+
+
+def test_of_many_under_way_those_near_the_best_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All means stay; with room for two, what is far from the best makes little less uncertain."""
+    monkeypatch.setattr("orchestrator.study.knowledge._MOST_PENDING", 2)
+    knowledge = known()
+    for number in range(6):
+        knowledge.observe(trial(number, 9))
+    pending = {}
+    for number in range(6, 12):
+        knowledge.observe(trial(number, 0, TrialState.RUNNING))
+        pending[number] = 27
+    free = knowledge.believe()
+    assert free is not None
+    [[best]] = free.places[free.best(1)]
+    near, *_, far = sorted(pending, key=lambda number: abs(knowledge.trainings[number].place[0] - best))
+    places = np.array([knowledge.trainings[number].place for number in (near, far)])
+    before = free.of_new(places)
+    crowded = knowledge.believe(pending)
+    assert crowded is not None
+    after = crowded.of_new(places)
+    assert np.allclose(after[0], before[0])
+    near_share, far_share = after[1] / before[1]
+    assert near_share < far_share
+    monkeypatch.undo()
+    everything = knowledge.believe(pending)
+    assert everything is not None
+    assert everything.of_new(places)[1][1] < 0.9 * after[1][1]
+    # A near copy of any of them is known all the same.
+    assert crowded.likeness_to_pending(places) == pytest.approx(np.ones(2))
 
 
 def predictions(knowledge: Knowledge) -> np.ndarray:
     belief = knowledge.believe()
     assert belief is not None
-    return np.concatenate(belief.at_end(np.linspace(0, 1, 5)[:, None]))
+    return np.concatenate(belief.of_new(np.linspace(0, 1, 5)[:, None]))
 
 
 @pytest.mark.parametrize("turned", range(2, 14))

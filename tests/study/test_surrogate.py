@@ -1,5 +1,7 @@
 """The Gaussian process over hyperparameters and epochs."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
@@ -37,7 +39,7 @@ def test_the_gradient_of_the_likelihood_is_that_of_finite_differences(seed: int)
 def test_the_likelihood_is_that_of_the_kernel_it_predicts_with() -> None:
     """Both write the covariance down; they must be the same one."""
     data, model = seen(), Surrogate(OWNERS)
-    covariance = model._kernel(data, data)
+    covariance = model._kernel(data, data, model.likeness)
     covariance[np.diag_indices_from(covariance)] += np.exp(2 * model.scales.noise) + 1e-6
     expected = 0.5 * data.costs @ np.linalg.solve(covariance, data.costs) + 0.5 * np.linalg.slogdet(covariance)[1]
     squared = _squared_by_owner(data.inputs, np.array(OWNERS), 3)
@@ -111,3 +113,37 @@ def test_without_hyperparameters_there_are_only_epochs() -> None:
     model.condition(data)
     mean, _ = model.predict(np.empty((1, 0)), np.array([1.0]), np.array([0]))
     assert mean[0] < 0
+
+
+def test_what_is_under_way_leaves_means_as_they_are_and_makes_its_surroundings_less_uncertain() -> None:
+    """As if each had ended as was expected of it, whatever is kept from one time to the next."""
+    rng = np.random.default_rng(3)
+    inputs, end = rng.random((30, 2)), np.ones(1)
+    seen = Observations(
+        inputs[:10].repeat(2, axis=0), np.tile([0.0, 1.0], 10), np.repeat(np.arange(10), 2), rng.normal(size=20)
+    )
+    pending = Observations(inputs[20:], np.ones(10), np.arange(10, 20), np.full(10, math.nan))
+    model = Surrogate([0, 1])
+    for count in (10, 4, 7):
+        model.condition(seen)
+        some = Observations(pending.inputs[:count], pending.times[:count], pending.trainings[:count], np.zeros(count))
+        expected, _ = model.predict(some.inputs, some.times, some.trainings)
+        model.expect(some)
+        mean, deviation = model.predict(inputs[20:], np.ones(10), np.full(10, -1))
+        believing = Surrogate([0, 1])
+        believing.condition(
+            Observations(
+                np.concatenate([seen.inputs, some.inputs]),
+                np.concatenate([seen.times, some.times]),
+                np.concatenate([seen.trainings, some.trainings]),
+                np.concatenate([seen.costs, expected]),
+            )
+        )
+        wanted = believing.predict(inputs[20:], np.ones(10), np.full(10, -1))
+        assert np.allclose(mean, wanted[0])
+        assert np.allclose(deviation, wanted[1])
+        known = model.predict(seen.inputs[:2], end.repeat(2), seen.trainings[:2])
+        assert np.allclose(known, believing.predict(seen.inputs[:2], end.repeat(2), seen.trainings[:2]))
+        assert np.allclose(model.mean(inputs[20:], np.ones(10), np.full(10, -1)), mean)
+    model.expect(None)
+    assert (model.predict(inputs[20:], np.ones(10), np.full(10, -1))[1] > deviation - 1e-12).all()
