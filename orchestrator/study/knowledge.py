@@ -366,5 +366,7 @@ class Belief:
         surrogate's scales are only its priors."""
         if not self.fitted:
             return None
-        deviation = self.surrogate.seed_noise * self.scale.deviation
+        # What a training keeps from epoch to epoch, and what it does not: its end has both.
+        kept, passing = self.surrogate.seed_noise, math.exp(self.surrogate.scales.noise)
+        deviation = math.hypot(kept, passing) * self.scale.deviation
         return deviation * abs(value) if self.scale.log else deviation

@@ -37,5 +37,12 @@ def test_factors_have_no_side() -> None:
 
 def test_a_grid_with_a_hole_is_refused() -> None:
     rows = [{"task": "diabetes", "rate": 0.1, "seed": 0, "loss": 1.0}]
-    with pytest.raises(SystemExit, match="diabetes: 1 of 90"):
+    with pytest.raises(SystemExit, match="diabetes: 1 of 180"):
         lr.grid_of(rows, "diabetes")
+
+
+def test_where_the_best_rate_lies_is_what_seeds_drawn_anew_say() -> None:
+    sure = grid(2.0, 1.0, 0.9, 0.5, 0.9, 1.0, math.inf)
+    assert sure.likely == (RATES[3], RATES[3])
+    torn = np.array([[9, 9], [1, 4], [3, 3], [3, 3], [4, 1], [9, 9], [9, 9]], dtype=float)
+    assert lr.Grid(RATES, torn).likely == (RATES[1], RATES[4])

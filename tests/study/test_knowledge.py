@@ -179,3 +179,19 @@ def test_what_overfits_is_worth_its_best_epoch(direction: Direction) -> None:
     knowledge.observe(replace(trial(0, 27, TrialState.COMPLETE), curve=curve, value=sign * 0.2))
     rows = knowledge._table.rows()
     assert dict(zip(rows.epochs.tolist(), rows.costs.tolist(), strict=True)) == {1: 1, 3: 1 / 3, 9: 0.2, 27: 0.2}
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_seed_noise_is_what_a_training_keeps_from_epoch_to_epoch_and_what_it_does_not(kept: bool) -> None:
+    knowledge, rng, deviation = known(Direction.MAXIMIZE), np.random.default_rng(0), 0.05
+    for number in range(40):
+        record = trial(number, 27, TrialState.COMPLETE)
+        noise = deviation * (np.full(28, rng.normal()) if kept else rng.normal(size=28))
+        knowledge.observe(
+            replace(record, curve={epoch: noise[epoch] - record.curve[epoch] for epoch in (*RUNGS, 27)})
+        )
+    belief = knowledge.believe()
+    assert belief is not None
+    found = belief.seed_noise(-1.04)  # what the good ones end at
+    assert found is not None
+    assert deviation / 2.5 < found < deviation * 2.5
