@@ -252,7 +252,7 @@ class _Kept:
         self._rows = new if self._rows is None else _joined(self._rows, new)
         count = len(self._rows)
         if count > len(self._matrix):
-            grown = np.empty((2 * count, 2 * count))
+            grown = np.empty((count + count // 4, count + count // 4))
             grown[:before, :before] = self._matrix[:before, :before]
             self._matrix = grown
         found = self._kernel(new, self._rows)
