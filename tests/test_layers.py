@@ -60,7 +60,7 @@ DOORS = {
     "sqlalchemy": ["study.server"],
     "scipy": [
         "ensemble.calibrate",
-        "study.advisor",
+        "study.acquisition",
         "study.candidates",
         "study.feasibility",
         "study.memory",

@@ -35,6 +35,8 @@ LIKELY = 0.9
 _SURE = 0.95
 """Least probability of success of what is proposed later, as a share of the greatest one there is:
 benchmarks/memory.py."""
+_LEAST = 1e-12
+"""Least probability that a logarithm is taken of."""
 _RATHER = 0.5
 """Expected loss of margin over the range of a whole number (a size, mostly), and expected margin in the middle
 of all ranges, in standard deviations of a slope: our guess."""
@@ -125,7 +127,7 @@ class Feasibility:
         return np.asarray(tried[rows, columns, fits.argmax(axis=2)[rows, columns]])
 
     def worth(self, gains: Array, places: Array, sure: bool) -> Array:
-        """Gains as they are worth where trials may fail, shape (rows,).
+        """Gains as they are worth where trials may fail, shape (rows,); all of them as logarithms.
 
         Args:
             gains: of trials that do not fail, shape (rows,).
@@ -134,7 +136,8 @@ class Feasibility:
                 fail is worth something too.
         """
         fits = self.probability(places)
-        return gains * fits * (fits >= _SURE * fits.max()) if sure else gains * fits
+        worth = gains + np.log(np.maximum(fits, _LEAST))
+        return np.where(fits >= _SURE * fits.max(), worth, -np.inf) if sure else worth
 
     def _inputs(self, places: Array) -> Array:
         """As the surrogate sees them, with every positive whole number on a log scale."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
 
 from orchestrator import StagedSampler
 
@@ -74,3 +75,22 @@ def continued(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 
 def epochs_paid(study: optuna.Study) -> int:
     return sum(len(trial.intermediate_values) for trial in study.trials)
+
+
+def in_turn(study: optuna.Study, n_trials: int, workers: int) -> None:
+    """Run ``n_trials`` trials on ``workers`` workers that train an epoch each in turn."""
+    todo, live = n_trials, []
+    while todo or live:
+        while todo and len(live) < workers:
+            trial, todo = study.ask(), todo - 1
+            stopped = trial.user_attrs.get("continue_from")
+            live.append((trial, suggested(trial), 0 if stopped is None else study.trials[stopped].last_step + 1))
+        trial, params, epoch = live.pop(0)
+        value = loss(**params, epoch=epoch + 1)
+        trial.report(value, epoch)
+        if trial.should_prune():
+            study.tell(trial, state=TrialState.PRUNED)
+        elif epoch + 1 == EPOCHS:
+            study.tell(trial, value)
+        else:
+            live.append((trial, params, epoch + 1))

@@ -171,16 +171,6 @@ def test_costs_return_to_their_own_units(sign: int) -> None:
             assert scale.cost(float(standardised)) == pytest.approx(cost)
 
 
-@pytest.mark.parametrize("direction", list(Direction))
-def test_what_overfits_is_worth_its_best_epoch(direction: Direction) -> None:
-    knowledge = known(direction)
-    sign = 1.0 if direction is Direction.MINIMIZE else -1.0
-    curve = {epoch: sign * (1 / epoch if epoch <= 5 else 0.05 * epoch) for epoch in range(1, 28)}
-    knowledge.observe(replace(trial(0, 27, TrialState.COMPLETE), curve=curve, value=sign * 0.2))
-    rows = knowledge._table.rows()
-    assert dict(zip(rows.epochs.tolist(), rows.costs.tolist(), strict=True)) == {1: 1, 3: 1 / 3, 9: 0.2, 27: 0.2}
-
-
 @pytest.mark.parametrize("kept", [True, False])
 def test_seed_noise_is_what_a_training_keeps_from_epoch_to_epoch_and_what_it_does_not(kept: bool) -> None:
     knowledge, rng, deviation = known(Direction.MAXIMIZE), np.random.default_rng(0), 0.05
