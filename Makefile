@@ -9,8 +9,9 @@ STAMP = $(VENV)/.installed
 run: $(STAMP)
 	$(BIN)/python run.py stage=lr
 
+# Three processes on two cores: much of the time is spent waiting for commands, servers and Ray.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
