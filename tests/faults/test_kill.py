@@ -1,6 +1,6 @@
 """Kill the driver for real, type the same command again, and nothing is lost or doubled.
 
-Invariant: all visits of all stages finish; no trial is left running; the trials cost the budget and no more;
+Invariant: all stages finish; no trial is left running; the trials cost the budget and no more;
 every trial has one MLflow run, with one point for each epoch that it trained itself. With one worker every trial
 (configuration, seed, parent, curve) and the winner are those of the undisturbed run.
 """
