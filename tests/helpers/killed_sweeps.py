@@ -81,6 +81,8 @@ def differences(sweep: Path, like: Path) -> list[str]:
     faults = [f"trial {n}: {a}, undisturbed {b}" for n, (a, b) in enumerate(zip(here, there, strict=False)) if a != b]
     if len(here) != len(there):
         faults.append(f"{len(here)} trials, undisturbed {len(there)}")
+    if finished(sweep) != finished(like):
+        faults.append(f"finished visits: {finished(sweep)}, undisturbed {finished(like)}")
     if winner(sweep) != winner(like):
         faults.append(f"the winner is {winner(sweep)}, undisturbed {winner(like)}")
     return faults
